@@ -1,0 +1,140 @@
+"""What an agent can be asked. An unknown operation or option is an error, never ignored."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any, Callable, Dict, List, Optional
+
+from . import facts as host
+from .clock import boot_id, boottime, identity
+from .errors import Invalid
+from .held import ORDER, Held, Lease
+from .records import Records
+
+PROTOCOL = 1
+SLOW = frozenset({"reach", "gpu"})  # answered from threads, so that they can't delay a lease
+
+
+class Operations:
+    """The operations, one method each; a method's keywords are its options."""
+
+    def __init__(self, records: Records) -> None:
+        self.held: Dict[str, Held] = {}
+        self.records = records
+        self.finished = False
+
+    def find(self, op: str, options: Dict[str, Any]) -> Callable[[], Any]:
+        """The call that answers a request."""
+        method = getattr(self, f"op_{op}", None)
+        if method is None:
+            known = ", ".join(sorted(name[3:] for name in dir(self) if name.startswith("op_")))
+            raise Invalid(f"unknown operation {op!r}: known are {known}")
+        code = method.__func__.__code__
+        wanted = code.co_varnames[1 : 1 + code.co_kwonlyargcount]
+        optional = method.__func__.__kwdefaults__ or {}
+        if unknown := sorted(set(options) - set(wanted)):
+            raise Invalid(f"{op} has no option {', '.join(unknown)}: it has {', '.join(wanted)}")
+        if missing := sorted(set(wanted) - set(options) - set(optional)):
+            raise Invalid(f"{op} needs {', '.join(missing)}")
+        return lambda: method(**options)
+
+    def op_hello(self) -> Dict[str, Any]:
+        """Who answers, on what."""
+        system = {"kernel": platform.release(), "python": platform.python_version()}
+        return {"protocol": PROTOCOL, **identity(os.getpid()), **system}
+
+    def op_facts(self, *, device: str) -> Dict[str, Any]:
+        """What a plan needs to know."""
+        return {**host.facts(device), "boot": boot_id()}
+
+    def op_clock(self) -> float:
+        """The agent's clock, for its offset from the controller's."""
+        return boottime()
+
+    def op_beat(self) -> None:
+        """A sign of life; any request is one."""
+
+    def op_fingerprint(self, *, device: str) -> List[str]:
+        """What the host looks like."""
+        return host.fingerprint(device)
+
+    def op_arm(
+        self,
+        *,
+        injection: str,
+        step: Dict[str, Any],
+        lease_s: float,
+        grace_s: float = 10.0,
+        deadline_only: bool = False,
+    ) -> Dict[str, Any]:
+        """Prepare and attach a step with its gate shut."""
+        if injection in self.held:
+            raise Invalid(f"injection {injection} is here already")
+        lease = Lease(lease_s, grace_s, deadline_only)
+        held = Held(injection, step, lease, self.records)
+        self.held[injection] = held
+        return held.arm()
+
+    def op_fire(self, *, injection: str) -> Dict[str, Any]:
+        """Let it bite, now."""
+        return self._held(injection).fire()
+
+    def op_observe(self, *, injection: str) -> Dict[str, Dict[str, int]]:
+        """What was dropped so far."""
+        return self._held(injection).observe()
+
+    def op_revert(self, *, injection: str) -> Dict[str, Any]:
+        """Take it back on order."""
+        return self._held(injection).revert(ORDER, ordered=True)
+
+    def op_record(self, *, injection: str) -> Dict[str, Any]:
+        """What happened, also to an injection that an earlier agent on this host held."""
+        if injection in self.held:
+            return self.held[injection].record
+        return self.records.read(injection)
+
+    def op_heal(self, *, injection: str, reason: str) -> Dict[str, Any]:
+        """Revert what an earlier agent held: by that agent if it still lives, else in its place."""
+        from .watcher import relieve
+
+        if injection in self.held:
+            raise Invalid(f"injection {injection} is held here: revert it")
+        return relieve(self.records, injection, reason)
+
+    def obey_left_orders(self) -> None:
+        """Revert what another agent left an order for, since our own channel is lost."""
+        for injection, held in self.held.items():
+            if reason := self.records.ordered(injection):
+                held.revert(reason, ordered=reason == ORDER)
+
+    def op_forget(self, *, injection: str) -> None:
+        """Drop the record of an injection that is over and was fetched."""
+        if injection in self.held and self.held[injection].is_on():
+            raise Invalid(f"injection {injection} is not over: revert it")
+        self.held.pop(injection, None)
+        self.records.drop(injection)
+
+    def op_reach(self, *, address: str, timeout_s: float, port: Optional[int] = None) -> Any:
+        """Whether an address answers, as seen from here."""
+        from .reach import reach
+
+        return reach(address, timeout_s, port)
+
+    def op_gpu(self) -> List[Dict[str, Any]]:
+        """The GPUs here."""
+        from .gpu import gpus
+
+        return gpus()
+
+    def op_bye(self) -> int:
+        """Take everything back on order, and end."""
+        for held in self.held.values():
+            held.revert(ORDER, ordered=True)
+        self.finished = True
+        return os.getpid()
+
+    def _held(self, injection: str) -> Held:
+        if injection not in self.held:
+            raise Invalid(f"no injection {injection} here: arm it first")
+        return self.held[injection]

@@ -1,0 +1,118 @@
+"""The second holder of what outlives a process: detached, it undoes when the agent can't.
+
+It is started before anything is attached, in a session of its own with no stream of anybody's, and
+waits for two things: the agent's death and the deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from . import hooks
+from .clock import boottime, identity, is_there
+from .errors import AgentError
+from .records import Records
+
+_READY_S = 10.0
+_PATIENCE_S = 3.0
+_AFTER_DEADLINE_S = 0.5  # the agent itself goes first
+
+
+class Watcher:
+    """The agent's handle on its watcher."""
+
+    def __init__(self, process: Optional["subprocess.Popen[bytes]"] = None) -> None:
+        self._process = process
+        self.identity = identity(process.pid) if process else None
+
+    def end(self) -> None:
+        """All is undone: the watcher has nothing left to do."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+
+NONE = Watcher()
+
+
+def start(record: str, deadline: float) -> Watcher:
+    """Start a watcher over a record's file; returns when it stands guard."""
+    ours, theirs = os.pipe()
+    words = ["watch", record, str(os.getpid()), str(deadline), str(theirs)]
+    command = [sys.executable, "-I", "-S", sys.argv[0], *words]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=(theirs,),
+    )
+    os.close(theirs)
+    ready, _, _ = select.select([ours], [], [], _READY_S)
+    answer = os.read(ours, 1) if ready else b""
+    os.close(ours)
+    if answer != b"!":
+        process.kill()
+        process.wait()
+        raise AgentError(
+            "the watcher that holds the undo did not start: is the host out of memory?"
+        )
+    return Watcher(process)
+
+
+def watch(record: str, agent: str, deadline: str, ready: str) -> None:
+    """The watcher's life."""
+    agent_fd = os.pidfd_open(int(agent))
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    os.write(int(ready), b"!")
+    os.close(int(ready))
+    until = float(deadline) + _AFTER_DEADLINE_S
+    while (left := until - boottime()) > 0:
+        if select.select([agent_fd], [], [], min(left, 1.0))[0]:
+            break
+    path = Path(record)
+    if path.exists():
+        injection, _, host = path.stem.partition("@")
+        heal(Records(str(path.parent.parent), host), injection, "watcher")
+
+
+def relieve(records: Records, injection: str, reason: str) -> Dict[str, Any]:
+    """Let a living agent revert what it holds; heal in the place of one that is dead, or hangs."""
+    record = records.read(injection)
+    agent = record["agent"]
+    if record["state"] != "reverted" and is_there(agent):
+        records.order(injection, reason)
+        os.kill(agent["pid"], signal.SIGUSR1)
+        until = boottime() + _PATIENCE_S
+        while boottime() < until and records.read(injection)["state"] != "reverted":
+            time.sleep(0.02)
+        if records.read(injection)["state"] != "reverted" and is_there(agent):
+            os.kill(agent["pid"], signal.SIGKILL)
+            reason = "a hanging agent's end"
+        return heal(records, injection, reason)
+    return heal(records, injection, "the agent's death")
+
+
+def heal(records: Records, injection: str, healer: str) -> Dict[str, Any]:
+    """Undo what a record says is there, in place of a dead or hanging agent; twice is fine."""
+    record = records.read(injection)
+    if record["state"] == "reverted":
+        return record
+    adopted = hooks.undo(record["undo"])
+    record["owned"] = [line for line in record["owned"] if line not in adopted]
+    if healer != "watcher" and (watching := record.get("watcher")) and is_there(watching):
+        os.kill(watching["pid"], signal.SIGKILL)
+    expired = healer == "watcher" and boottime() >= record["deadline"]
+    end = {"state": "reverted", "ordered": False, "ended_by": "deadline" if expired else healer}
+    record.update(end, reverted_at=min(boottime(), record["deadline"]))
+    records.write(record)
+    return record

@@ -1,0 +1,1 @@
+"""One file a fault: validated data and a pure plan."""

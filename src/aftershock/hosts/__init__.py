@@ -1,0 +1,1 @@
+"""How an agent gets to a node, and nothing else."""

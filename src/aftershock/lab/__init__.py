@@ -1,0 +1,1 @@
+"""The embedded lab: zones, gateway, model servers, Kubernetes API and GPUs on one machine."""

@@ -1,0 +1,155 @@
+"""The engine's loop: the scheduler's steps, paced by the cost model.
+
+It wakes where something can be seen from outside (a first token, every `STREAM_STEPS` steps, an
+end, an arrival), not at every step: six of these share two cores with the load that they serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from aftershock.lab.model_server.cost import CostModel
+from aftershock.lab.model_server.metrics import Metrics
+from aftershock.lab.model_server.scheduler import Scheduler, Sequence
+
+STREAM_STEPS = 4
+BEHIND_S = 1.0
+
+
+class Device(Protocol):
+    """Where kernels run."""
+
+    def ran(self, seconds: float) -> None:
+        """Note GPU time spent up to now."""
+
+
+class Engine:
+    """Runs sequences on one device."""
+
+    def __init__(
+        self, scheduler: Scheduler, cost: CostModel, metrics: Metrics, device: Device
+    ) -> None:
+        self.scheduler = scheduler
+        self.metrics = metrics
+        self._cost = cost
+        self._device = device
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time()
+        self._wake: asyncio.Future[None] | None = None
+        self._readers: dict[Sequence, asyncio.Future[None]] = {}
+        self._stall_s = 0.0
+        self._phase = 0
+
+    async def generate(self, sequence: Sequence) -> AsyncIterator[int]:
+        """Yield how many tokens are there, each time that more are; an abandoned one is aborted."""
+        sequence.arrived = self._loop.time()
+        self.metrics.prompt_tokens += sequence.prompt_tokens
+        self.scheduler.add(sequence)
+        self._arrived()
+        seen = 0
+        try:
+            while not (sequence.finished and seen == sequence.generated):
+                if sequence.generated == seen:
+                    reader = self._readers[sequence] = self._loop.create_future()
+                    await reader
+                if sequence.generated > seen:
+                    seen = sequence.generated
+                    yield seen
+        finally:
+            self._readers.pop(sequence, None)
+            if not sequence.finished:
+                self.scheduler.abort(sequence)
+                self.metrics.finished["abort"] += 1
+
+    async def run(self) -> None:
+        """Work for ever."""
+        while True:
+            if not (self.scheduler.waiting or self.scheduler.running):
+                await self._until(None)
+                self._clock = self._loop.time()
+            if self.scheduler.waiting:
+                await self._prefill()
+            if self.scheduler.running:
+                await self._decode()
+
+    async def _prefill(self) -> None:
+        admitted = self.scheduler.admit()
+        if not admitted:
+            return
+        tokens = sum(sequence.prompt_tokens + sequence.generated - 1 for sequence in admitted)
+        spent = self._cost.prefill_s(tokens)
+        await self._spend(spent, self._cost.prefill_gpu_s(tokens))
+        self._stall_s += spent
+        now = self._loop.time()
+        for sequence in admitted:
+            if sequence.first_token_at is None:
+                sequence.first_token_at = now
+                self.metrics.ttft.observe(now - sequence.arrived)
+            self.metrics.generated_tokens += 1
+            self._notify(sequence)
+        self._finish()
+
+    async def _decode(self) -> None:
+        batch = len(self.scheduler.running)
+        step_s = self._cost.decode_s(batch)
+        steps = self.scheduler.steps_until(STREAM_STEPS - self._phase)
+        arrival = await self._until(self._clock + steps * step_s)
+        if arrival:  # stop after this step, to let it in
+            passed = (self._loop.time() - self._clock) / step_s
+            steps = min(steps, max(1, math.ceil(passed)))
+        await self._spend(steps * step_s, steps * self._cost.decode_gpu_s(batch))
+        self.metrics.itl.observe(step_s + self._stall_s, batch)
+        self.metrics.itl.observe(step_s, batch * (steps - 1))
+        self._stall_s = 0.0
+        self._phase = (self._phase + steps) % STREAM_STEPS
+        self.metrics.generated_tokens += steps * len(self.scheduler.running)
+        self.scheduler.advance(steps)
+        if self._phase == 0:
+            for sequence in self.scheduler.running:
+                if sequence.streamed:
+                    self._notify(sequence)
+        self._finish()
+
+    def _finish(self) -> None:
+        now = self._loop.time()
+        for sequence in self.scheduler.finish():
+            self.metrics.e2e.observe(now - sequence.arrived)
+            self._notify(sequence)
+
+    async def _spend(self, seconds: float, gpu_s: float) -> None:
+        """Let engine time pass; a loop that fell behind catches up, unless by too much."""
+        self._clock += seconds
+        now = self._loop.time()
+        if now < self._clock:
+            await asyncio.sleep(self._clock - now)
+        elif now - self._clock > BEHIND_S:
+            self._clock = now
+        self._device.ran(gpu_s)
+
+    async def _until(self, when: float | None) -> bool:
+        """Wait for a time or an arrival; True for the arrival."""
+        self._wake = self._loop.create_future()
+        timer = self._loop.call_at(when, self._timed_out, self._wake) if when else None
+        try:
+            await self._wake
+            return timer is None or self._loop.time() < (when or 0)
+        finally:
+            self._wake = None
+            if timer:
+                timer.cancel()
+
+    def _timed_out(self, wake: asyncio.Future[None]) -> None:
+        if not wake.done():
+            wake.set_result(None)
+
+    def _arrived(self) -> None:
+        if self._wake and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _notify(self, sequence: Sequence) -> None:
+        reader = self._readers.get(sequence)
+        if reader and not reader.done():
+            reader.set_result(None)

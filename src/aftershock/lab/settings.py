@@ -1,0 +1,113 @@
+"""What a lab is made of, validated: settings in, places out. No I/O."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
+
+from aftershock.errors import AftershockError, InvalidInput
+
+GATEWAYS = ("resilient", "naive")
+MODEL = "deepseek-7b"
+NAMESPACE = "inference"
+SELECTOR = "app=model"
+SERVER_PORT = 8000
+EDGE = "EDGE"
+
+
+class LabFailed(AftershockError):
+    """The lab did not come up, or is no more; the message says what its parts logged."""
+
+
+def default_state_dir() -> Path:
+    """AFTERSHOCK_STATE where it is set, else /run/aftershock."""
+    return Path(os.environ.get("AFTERSHOCK_STATE", "/run/aftershock"))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node of the lab and the gateway's slot for the server on it."""
+
+    name: str
+    zone: str
+    ipv4: str
+    ipv6: str
+
+    @property
+    def ledger(self) -> str:
+        """The file that stands for the node's GPU, as seen inside the lab."""
+        return f"/dev/shm/gpu-{self.name}"
+
+
+EDGE_PLACE = Place(EDGE, "edge", "10.97.0.1", "fd97:a57e::1")
+
+
+@dataclass(frozen=True, slots=True)
+class LabSettings:
+    """One lab. Times are seconds or milliseconds as named; each node holds at most one replica."""
+
+    seed: int = 7
+    zones: int = 3
+    nodes_per_zone: int = 2
+    replicas: int = 6
+    gateway: str = "resilient"
+    gateway_port: int = 18080
+    connect_timeout_ms: int = 1000
+    server_startup_s: float = 1.0
+    gpu_memory_utilization: float = 0.9
+    model_args: tuple[str, ...] = ()
+    state_dir: Path = field(default_factory=default_state_dir)
+    up_within_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state_dir", Path(self.state_dir).absolute())
+        _within("zones", self.zones, 1, 26)
+        _within("nodes_per_zone", self.nodes_per_zone, 1, 50)
+        _within("replicas", self.replicas, 0, self.zones * self.nodes_per_zone)
+        _within("gateway_port", self.gateway_port, 1, 65535)
+        _within("connect_timeout_ms", self.connect_timeout_ms, 10, 60_000)
+        _within("server_startup_s", self.server_startup_s, 0, 600)
+        _within("gpu_memory_utilization", self.gpu_memory_utilization, 0.3, 0.99)
+        _within("up_within_s", self.up_within_s, 1, 3600)
+        if self.gateway not in GATEWAYS:
+            known = " or ".join(GATEWAYS)
+            raise InvalidInput(f"unknown gateway {self.gateway!r}: it is {known}")
+
+    @property
+    def gateway_url(self) -> str:
+        """The service's front door."""
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    def places(self) -> tuple[Place, ...]:
+        """The nodes, zone by zone: node-a-1, node-a-2, node-b-1 …"""
+        return tuple(
+            Place(
+                name=f"node-{ascii_lowercase[zone]}-{node}",
+                zone=f"az-{ascii_lowercase[zone]}",
+                ipv4=f"10.97.{zone + 1}.{node}",
+                ipv6=f"fd97:a57e::{zone + 1:x}:{node:x}",
+            )
+            for zone in range(self.zones)
+            for node in range(1, self.nodes_per_zone + 1)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {**asdict(self), "state_dir": str(self.state_dir)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> LabSettings:
+        """The inverse of `to_dict`."""
+        fields = dict(plain)
+        fields["state_dir"] = Path(fields["state_dir"])
+        fields["model_args"] = tuple(fields["model_args"])
+        return cls(**fields)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidInput(f"lab setting {name} is {value}: it must be {low} to {high}")

@@ -1,0 +1,1 @@
+"""The load side: the open-loop Locust client and the sentinel."""

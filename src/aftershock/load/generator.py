@@ -1,0 +1,166 @@
+"""The controller's side: starts the generators and feeds a timeline with what they say."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from math import ceil
+from typing import Any
+
+from aftershock.errors import AftershockError
+from aftershock.load.child import Child
+from aftershock.load.settings import LoadSettings, SentinelSettings
+from aftershock.slo.slots import LAG, merged, percentile_ms
+from aftershock.slo.timeline import Timeline
+
+_SPARE_S = 60.0  # Locust's own end, should every other way to stop it fail
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorStats:
+    """How the load generator did. `not_sent`: due, but too many were in flight."""
+
+    scheduled: int = 0
+    sent: int = 0
+    ok: int = 0
+    failed: int = 0
+    cut: int = 0
+    in_flight: int = 0
+    not_sent: int = 0
+    dispatch_lag_p99_ms: float | None = None
+    itl_p99_ms: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def stats(timeline: Timeline) -> GeneratorStats:
+    """Of everything the load sent into this timeline so far."""
+    slots = [slot for _, slot in timeline.slots()]
+    lags = [text for slot in slots for text in slot.encoded.get(LAG, ())]
+    last = timeline.last_reports("load")
+    return GeneratorStats(
+        **{
+            name: sum(slot.counts[name] for slot in slots)
+            for name in ("scheduled", "sent", "ok", "cut")
+        },
+        failed=sum(sum(slot.failed.values()) for slot in slots),
+        in_flight=sum(report.get("in_flight", 0) for report in last),
+        not_sent=sum(report.get("not_sent", 0) for report in last),
+        dispatch_lag_p99_ms=percentile_ms(merged(lags), 99) if lags else None,
+        itl_p99_ms=max((report.get("itl_p99_ms", 0.0) for report in last), default=None),
+    )
+
+
+class _Feeder:
+    """What both generators share: a child process whose messages go into the timeline."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._child: Child | None = None
+        self._timeline: Timeline | None = None
+        self._heard = threading.Event()
+
+    def _begin(
+        self, timeline: Timeline, command: list[str], env: Mapping[str, str], fd_variable: str = ""
+    ) -> None:
+        self._timeline = timeline
+        self._child = Child(self._name, self._take)
+        self._child.start(command, env, fd_variable)
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        assert self._timeline
+        self._timeline.feed(message)
+        if message.get("slots") or message.get("sent"):
+            self._heard.set()
+
+    def wait_until_sending(self, within_s: float = 20.0) -> None:
+        """Return when its first samples are in the timeline; raise when none come."""
+        deadline = time.monotonic() + within_s
+        while not self._heard.wait(0.05):
+            if not self.alive() or time.monotonic() > deadline:
+                last = next(iter(self.said.splitlines()[-1:]), "it said nothing")
+                raise AftershockError(f"{self._name} sent nothing within {within_s:g} s: {last}")
+
+    def alive(self) -> bool:
+        return self._child is not None and self._child.alive()
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    @property
+    def said(self) -> str:
+        """The last lines that the process wrote to its standard error."""
+        return self._child.said if self._child else ""
+
+    def stop(self) -> None:
+        if self._child:
+            self._child.stop()
+
+
+class Generator(_Feeder):
+    """Locust in processes of its own, open loop, as LoadSettings say."""
+
+    def __init__(self, settings: LoadSettings) -> None:
+        super().__init__("the load generator")
+        self.settings = settings
+
+    def start(self, timeline: Timeline) -> None:
+        env = {
+            "AFTERSHOCK_LOAD": self.settings.to_json(),
+            "AFTERSHOCK_PARENT": str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._begin(timeline, self._command(), env, "AFTERSHOCK_LOAD_FD")
+
+    def _command(self) -> list[str]:
+        spec = find_spec("aftershock.load.locustfile")
+        assert spec and spec.origin
+        command = [sys.executable, "-m", "locust", "-f", spec.origin, "--headless"]
+        command += ["-u", str(self.settings.processes), "-r", str(self.settings.processes)]
+        command += ["-t", f"{ceil(self.settings.duration_s + _SPARE_S)}s"]
+        command += ["--exit-code-on-error", "0", "--loglevel", "WARNING"]
+        if self.settings.processes > 1:
+            port = str(_free_port())
+            command += ["--processes", str(self.settings.processes), "--master-port", port]
+            command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+        return command
+
+    def stats(self) -> GeneratorStats:
+        return stats(self._timeline) if self._timeline else GeneratorStats()
+
+
+class Sentinel(_Feeder):
+    """The prober of `load.sentinel` in a process of its own."""
+
+    def __init__(self, settings: SentinelSettings) -> None:
+        super().__init__("the sentinel")
+        self.settings = settings
+
+    def start(self, timeline: Timeline) -> None:
+        wanted = self.settings
+        command = [sys.executable, "-m", "aftershock.load.sentinel", wanted.url, "--watch-stdin"]
+        for name, value in (
+            ("rate", wanted.rate),
+            ("timeout", wanted.timeout_s),
+            ("canary-period", wanted.canary_period_s),
+            ("health", wanted.health_path),
+            ("model", wanted.model),
+            ("duration", wanted.duration_s),
+            ("parent", os.getpid()),
+        ):
+            command += [f"--{name}={value}"]
+        self._begin(timeline, command, {})
+
+
+def _free_port() -> int:
+    with socket.socket() as plug:
+        plug.bind(("127.0.0.1", 0))
+        return int(plug.getsockname()[1])

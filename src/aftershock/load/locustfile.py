@@ -1,0 +1,208 @@
+"""Run by Locust: open-loop load of an LLM's clients. Started and set up by `Generator`.
+
+One dispatcher user per worker starts a greenlet per arrival, so a stalled service does not slow the
+schedule down. What was measured leaves every 0.2 s: from a worker to the master by message, from
+there (or from the only process) as JSON lines through the pipe AFTERSHOCK_LOAD_FD. The end of
+standard input is the order to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import Any
+
+import gevent
+import gevent.pool
+from gevent.socket import wait_read
+from locust import User, constant, events, task
+from locust.clients import HttpSession
+from locust.runners import MasterRunner, WorkerRunner
+from requests.adapters import HTTPAdapter
+from requests.exceptions import ConnectionError as RequestsConnectionError
+from requests.exceptions import RequestException
+
+from aftershock.load.answers import Answer
+from aftershock.load.arrivals import arrivals
+from aftershock.load.parent import Outlet, die_with
+from aftershock.load.prompts import request
+from aftershock.load.recorder import Call, Recorder
+from aftershock.load.settings import LoadSettings
+
+REPORT_S = 0.2
+MESSAGE = "aftershock-load"
+STOP = "aftershock-stop"
+settings = LoadSettings.from_json(os.environ["AFTERSHOCK_LOAD"])
+recorder = Recorder(settings.limit_s, settings.metric, settings.failures_kept, time.monotonic)
+
+
+class _State:
+    """Of this process; Locust's processes each have their own after the fork."""
+
+    def __init__(self) -> None:
+        self.next_due = time.monotonic()
+        self.stopping = False
+        self.outlet: Outlet | None = None
+        self.last: set[int] = set()
+
+
+state = _State()
+die_with(int(os.environ["AFTERSHOCK_PARENT"]))
+_locust = os.getpid()
+os.register_at_fork(after_in_child=lambda: die_with(_locust))
+
+
+class Dispatcher(User):
+    """Starts requests when they are due, whatever became of the earlier ones."""
+
+    wait_time = constant(0)
+    host = settings.url
+
+    def on_start(self) -> None:
+        runner = self.environment.runner
+        self.worker = max(getattr(runner, "worker_index", 0), 0)
+        self.pool = gevent.pool.Pool(settings.max_in_flight)
+        self.rng = random.Random(f"{settings.seed}/prompts/{self.worker}")
+        self.session = HttpSession(settings.url, self.environment.events.request, self)
+        self.session.headers.update(settings.headers)
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=settings.max_in_flight)
+        self.session.mount("http://", adapter)
+        self.session.mount("https://", adapter)
+
+    @task
+    def dispatch(self) -> None:
+        begin = time.monotonic()
+        schedule = arrivals(
+            settings.stages, settings.arrivals, settings.seed, self.worker, settings.processes
+        )
+        for due in schedule:
+            state.next_due = begin + due
+            if (ahead := begin + due - time.monotonic()) > 0:
+                gevent.sleep(ahead)
+            if state.stopping:
+                break
+            call = recorder.due(begin + due)
+            path, body = request(self.rng, settings)
+            if self.pool.free_count() > 0:
+                self.pool.spawn(self.ask, call, path, body)
+            else:
+                recorder.drop(call)
+        state.next_due = float("inf")
+        while True:
+            gevent.sleep(3600)
+
+    def ask(self, call: Call, path: str, body: dict[str, Any]) -> None:
+        recorder.sent(call)
+        try:
+            with gevent.Timeout(call.scheduled + settings.timeout_s - time.monotonic()):
+                kind, detail = self._exchange(call, path, body)
+        except gevent.Timeout:
+            kind, detail = "timeout", f"no whole answer in {settings.timeout_s} s"
+        except (RequestException, OSError) as error:
+            kind, detail = ("cut" if call.tokens else "reset"), repr(error)
+        except Exception as error:  # a bug of ours must not pass for a good request
+            kind, detail = "generator_error", repr(error)
+        if kind:
+            recorder.fail(call, kind, detail)
+        else:
+            recorder.finish(call)
+
+    def _exchange(self, call: Call, path: str, body: dict[str, Any]) -> tuple[str, str]:
+        answer = Answer(streamed=body["stream"])
+        with self.session.request(
+            "POST", path, json=body, stream=True, catch_response=True, timeout=settings.timeout_s
+        ) as response:
+            if error := getattr(response, "error", None):
+                kind, detail = _kind_of(error), repr(error)
+            elif response.status_code >= 400:
+                kind, detail = f"http_{response.status_code}", response.text[:200]
+            else:
+                for piece in response.iter_content(chunk_size=None):
+                    before = answer.tokens
+                    answer.feed(piece)
+                    for _ in range(answer.tokens - before):
+                        recorder.token(call)
+                kind, detail = answer.end()
+            response.request_meta["response_time"] = (time.monotonic() - call.scheduled) * 1e3
+            if kind:
+                response.failure(kind)
+            else:
+                response.success()
+        return kind, detail
+
+
+def _kind_of(error: Exception) -> str:
+    text = repr(error)
+    if "refused" in text:
+        return "refused"
+    if "timed out" in text:
+        return "timeout"
+    return "reset" if isinstance(error, RequestsConnectionError) else "connection"
+
+
+def _report(environment: Any) -> None:
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        return
+    index = max(getattr(runner, "worker_index", 0), 0)
+    message = recorder.report(index, settings.processes, state.next_due)
+    message["stopped"] = state.stopping
+    if isinstance(runner, WorkerRunner):
+        runner.send_message(MESSAGE, message)
+    else:
+        _pass_on(message)
+
+
+def _pass_on(message: dict[str, Any]) -> None:
+    if message["stopped"]:
+        state.last.add(message["worker"])
+    if state.outlet:
+        state.outlet.write(message)
+
+
+def _report_always(environment: Any) -> None:
+    while True:
+        gevent.sleep(REPORT_S)
+        _report(environment)
+
+
+def _stop_at_end_of_input(environment: Any) -> None:
+    while True:
+        wait_read(0)
+        if not os.read(0, 4096):
+            break
+    _stop(environment)
+    expected = settings.processes
+    deadline = time.monotonic() + 1.0
+    while len(state.last) < expected and time.monotonic() < deadline:
+        gevent.sleep(0.02)
+    while state.outlet and not state.outlet.flush() and time.monotonic() < deadline:
+        gevent.sleep(0.02)
+    environment.runner.quit()
+    gevent.sleep(0.2)
+    os._exit(0)
+
+
+def _stop(environment: Any) -> None:
+    state.stopping = True
+    if isinstance(environment.runner, MasterRunner):
+        environment.runner.send_message(STOP, {})
+    else:
+        _report(environment)
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def on_init(environment: Any, **_: Any) -> None:
+    """Set this process up as what it is: alone, the master, or a worker."""
+    runner = environment.runner
+    if isinstance(runner, WorkerRunner):
+        runner.register_message(STOP, lambda environment, **_: _stop(environment))
+        gevent.spawn(_report_always, environment)
+        return
+    state.outlet = Outlet(int(os.environ["AFTERSHOCK_LOAD_FD"]))
+    if isinstance(runner, MasterRunner):
+        runner.register_message(MESSAGE, lambda msg, **_: _pass_on(msg.data))
+    else:
+        gevent.spawn(_report_always, environment)
+    gevent.spawn(_stop_at_end_of_input, environment)

@@ -1,0 +1,117 @@
+"""What load to offer: rate stages, prompts, lengths. Plain data that travels to Locust as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from math import inf
+
+from aftershock.errors import InvalidInput
+
+PROMPT_KINDS = ("short", "long", "chinese", "english", "japanese", "korean", "code")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`rate` requests a second for `duration_s`; with `end_rate` it changes linearly to that."""
+
+    duration_s: float
+    rate: float
+    end_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.duration_s <= 0:
+            raise InvalidInput(f"a load stage lasts {self.duration_s} s: give a duration above 0")
+        if min(self.rate, self.last_rate) < 0 or self.rate + self.last_rate <= 0:
+            raise InvalidInput(f"a load stage has rate {self.rate}: give requests a second above 0")
+
+    @property
+    def last_rate(self) -> float:
+        return self.rate if self.end_rate is None else self.end_rate
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """What the load generator offers to `url` (the service's base, without /v1).
+
+    A request is good when it is answered within `limit_s` of its scheduled time, by `metric`
+    (`ttft`: the first token, `e2e`: all of it); it is given up after `timeout_s`, well above, so
+    that slow and lost stay distinct. Shares are of 1. `processes` above 1 runs Locust as master and
+    workers. The defaults are cheap enough for the lab; its owner's are 64 to 2048 tokens.
+    """
+
+    url: str
+    stages: tuple[Stage, ...] = (Stage(3600.0, 50.0),)
+    seed: int = 7
+    model: str = "lab"
+    arrivals: str = "poisson"
+    limit_s: float = 1.0
+    metric: str = "e2e"
+    timeout_s: float = 10.0
+    processes: int = 1
+    chat_share: float = 0.3
+    stream_share: float = 0.5
+    prompts: tuple[str, ...] = PROMPT_KINDS
+    max_tokens: tuple[int, int] = (4, 16)
+    temperatures: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
+    max_in_flight: int = 5000
+    failures_kept: int = 2000
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.url.startswith(("http://", "https://")), "url", "an http(s) address"),
+            (bool(self.stages), "stages", "at least one stage"),
+            (self.arrivals in ("poisson", "constant"), "arrivals", "poisson or constant"),
+            (self.metric in ("ttft", "e2e"), "metric", "ttft or e2e"),
+            (0 < self.limit_s < self.timeout_s, "timeout_s", "more than limit_s, which is above 0"),
+            (1 <= self.processes <= 64, "processes", "1 to 64"),
+            (0 <= self.chat_share <= 1, "chat_share", "a share from 0 to 1"),
+            (0 <= self.stream_share <= 1, "stream_share", "a share from 0 to 1"),
+            (1 <= self.max_tokens[0] <= self.max_tokens[1], "max_tokens", "lowest, highest ≥ 1"),
+            (set(self.prompts) <= set(PROMPT_KINDS), "prompts", f"some of {list(PROMPT_KINDS)}"),
+            (bool(self.prompts and self.temperatures), "prompts, temperatures", "at least one"),
+        )
+        for sound, name, wanted in checks:
+            if not sound:
+                given = getattr(self, name, "")
+                raise InvalidInput(f"load setting {name}: {given!r} given, {wanted} expected")
+
+    @property
+    def duration_s(self) -> float:
+        return sum(stage.duration_s for stage in self.stages)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> LoadSettings:
+        given = json.loads(text)
+        given["stages"] = tuple(Stage(**stage) for stage in given["stages"])
+        for name in ("prompts", "max_tokens", "temperatures"):
+            given[name] = tuple(given[name])
+        return LoadSettings(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelSettings:
+    """Probes of `url`: health at `rate` a second, a one-token canary every `canary_period_s`.
+
+    A period of 0 leaves the canary out. A sample that takes longer than `timeout_s` is bad.
+    """
+
+    url: str
+    rate: float = 20.0
+    timeout_s: float = 1.0
+    canary_period_s: float = 1.0
+    health_path: str = "/health"
+    model: str = "lab"
+    duration_s: float = 7200.0
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise InvalidInput(f"sentinel url {self.url!r}: give an http(s) address")
+        if not 0 < self.rate <= 1000:
+            raise InvalidInput(f"sentinel rate {self.rate}: give samples a second, up to 1000")
+        if not 0 < self.timeout_s < inf:
+            raise InvalidInput(f"sentinel timeout_s {self.timeout_s}: give seconds above 0")

@@ -1,0 +1,137 @@
+"""From a run's timeline and injections to what its verdict is made of."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from aftershock.slo import aftermath
+from aftershock.slo.recovery import Recovery, Terms, assess
+from aftershock.slo.verdict import RunFacts
+
+if TYPE_CHECKING:
+    from aftershock.run.session import Run
+
+T_EFFECT, T_HEALED = "t_effect", "t_healed"
+PACKAGES = ("aftershock", "chaostoolkit", "chaostoolkit-lib", "locust", "kubernetes", "pyroute2")
+
+
+def terms(run: Run) -> Terms:
+    """What counts as back in this run."""
+    return Terms(objective_s=run.settings.rto_objective_s, hold_s=run.settings.hold_s)
+
+
+def failback_terms(run: Run) -> Terms:
+    """What counts as failed back in this run."""
+    return Terms(objective_s=run.settings.failback_objective_s, hold_s=run.settings.hold_s)
+
+
+def service_recovery(run: Run, now: float) -> Recovery | None:
+    """How the service stands, counted from the first firing; None before there was one."""
+    marks = run.timeline.marks
+    if T_EFFECT not in marks:
+        return None
+    healed = marks.get(T_HEALED, inf)
+    return assess(run.timeline, run.levels, terms(run), marks[T_EFFECT], now=now, until=healed)
+
+
+def failback(run: Run, now: float) -> Recovery | None:
+    """How the way back to golden levels stands; None before the heal was ordered."""
+    marks = run.timeline.marks
+    if T_EFFECT not in marks or T_HEALED not in marks:
+        return None
+    zones = sorted({zone for zone, _ in run.injections.made}) if run.injections else []
+    return aftermath.fail_back(
+        run.timeline,
+        run.levels,
+        failback_terms(run),
+        marks[T_HEALED],
+        now=now,
+        t_effect=marks[T_EFFECT],
+        zones=zones,
+    )
+
+
+def facts(run: Run, journal: Mapping[str, Any], interrupted_by: list[str]) -> RunFacts:
+    """All that decides, as far as the run came; the load has stopped by now."""
+    marks, now = run.timeline.marks, run.timeline.horizon()
+    effect = marks.get(T_EFFECT)
+    seen: dict[str, Any] = {}
+    if effect is not None:
+        seen = {
+            "recovery": _final(run.recovery) or service_recovery(run, now),
+            "failback": _final(run.failback) or failback(run, now),
+            "capacity": aftermath.capacity(run.timeline, effect, marks.get(T_HEALED), now),
+            "detection": aftermath.time_to_detect(run.timeline, effect),
+            "losses": aftermath.losses(run.timeline, effect, now),
+        }
+    return RunFacts(
+        rto_objective_s=run.settings.rto_objective_s,
+        limit_ms=run.levels.limit_s * 1000,
+        injections=[injection.to_dict() for injection in run.injections or ()],
+        steady_state_met=steady_state_met(journal),
+        method_completed=method_completed(journal),
+        capacity_objective_s=run.settings.capacity_rto_objective_s or run.levels.capacity_rto_s,
+        generator=run.load.stats().as_dict(),
+        activity_errors=activity_errors(journal),
+        interrupted_by=interrupted_by,
+        target=run.target.name,
+        seed=run.settings.seed,
+        versions=versions(),
+        **seen,
+    )
+
+
+def steady_state_met(journal: Mapping[str, Any]) -> bool | None:
+    """Whether Chaos Toolkit found the steady state before the method; None: it never looked."""
+    before = (journal.get("steady_states") or {}).get("before")
+    return None if not before else bool(before.get("steady_state_met"))
+
+
+def method_completed(journal: Mapping[str, Any]) -> bool:
+    """Whether every activity of the method was played."""
+    method = (journal.get("experiment") or {}).get("method") or []
+    return len(journal.get("run") or []) >= len(method) and bool(method)
+
+
+def activity_errors(journal: Mapping[str, Any]) -> list[str]:
+    """What activities raised, and a steady state that was not met afterwards."""
+    runs = [*(journal.get("run") or []), *(journal.get("rollbacks") or [])]
+    errors = [
+        f"{run['activity']['name']}: {_last_line(run.get('exception'))}"
+        for run in runs
+        if run.get("status") != "succeeded" and run.get("exception")
+    ]
+    after = (journal.get("steady_states") or {}).get("after")
+    if after and not after.get("steady_state_met"):
+        failed = after["probes"][-1]["activity"]["name"] if after.get("probes") else "?"
+        errors.append(f"the steady state was not met afterwards: {failed}")
+    during = (journal.get("steady_states") or {}).get("during") or []
+    if missed := sum(not state.get("steady_state_met") for state in during if state):
+        errors.append(f"the steady state was missed {missed} times during the method")
+    return errors
+
+
+def versions() -> dict[str, str]:
+    """What ran."""
+    found = {"python": platform.python_version(), "kernel": os.uname().release}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _final(found: Recovery | None) -> Recovery | None:
+    return found if found and found.final else None
+
+
+def _last_line(exception: Any) -> str:
+    lines = exception if isinstance(exception, list) else [str(exception or "no reason given")]
+    text = "".join(lines).strip().splitlines()
+    return text[-1] if text else "no reason given"

@@ -1,0 +1,1 @@
+"""From samples to a verdict: timeline, objectives, recovery. Pure functions."""

@@ -1,0 +1,81 @@
+"""The API through kubectl, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .conftest import Lab, deployment, needs_kubectl, ready_pods, until
+
+pytestmark = needs_kubectl
+
+
+def test_get_and_describe(web: Lab, core: Any) -> None:
+    shown = web.kubectl("get", "pods", "-o", "wide")
+    assert shown.splitlines()[0].split()[:5] == ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]
+    assert shown.count("1/1     Running") == 6
+    assert web.kubectl("get", "nodes", "-L", "topology.kubernetes.io/zone").count("az-a") == 2
+    assert "web" in web.kubectl("get", "deploy,rs,svc,ep,endpointslices,ns,events")
+    pods = json.loads(web.kubectl("get", "pods", "-l", "app=web", "-o", "json"))
+    assert len(pods["items"]) == 6
+    name = pods["items"][0]["metadata"]["name"]
+    assert "Started" in web.kubectl("describe", "pod", name)
+    assert "az-a" in web.kubectl("describe", "node", "node-a-1")
+    assert "6 desired" in web.kubectl("describe", "deployment", "web")
+    assert "not found" in web.kubectl("get", "pod", "nosuch", code=1)
+
+
+def test_delete_and_wait(web: Lab, core: Any) -> None:
+    first, second = ready_pods(core)[:2]
+    web.kubectl("delete", "pod", first.metadata.name)
+    web.kubectl("delete", "pod", second.metadata.name, "--grace-period=0", "--force")
+    web.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    web.kubectl("wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=20s")
+    third = ready_pods(core)[0].metadata.name
+    web.kubectl("delete", "pod", third, "--wait=false")
+    web.kubectl("wait", "--for=delete", f"pod/{third}", "--timeout=20s")
+
+
+def test_cordon_drain_and_uncordon(web: Lab, core: Any) -> None:
+    assert "cordoned" in web.kubectl("cordon", "node-a-1")
+    assert "SchedulingDisabled" in web.kubectl("get", "node", "node-a-1")
+    web.kubectl("drain", "node-b-1", "--ignore-daemonsets", "--timeout=20s")
+    assert not [p for p in ready_pods(core) if p.spec.node_name == "node-b-1"]
+    web.kubectl("uncordon", "node-a-1", "node-b-1")
+    until(lambda: not core.read_node("node-b-1").spec.taints)
+    web.kubectl("taint", "nodes", "node-c-1", "lab/x=y:NoSchedule")
+    web.kubectl("taint", "nodes", "node-c-1", "lab/x-")
+
+
+def test_scale_label_and_annotate(web: Lab, core: Any) -> None:
+    web.kubectl("scale", "deployment/web", "--replicas=4")
+    until(lambda: len(ready_pods(core)) == 4)
+    web.kubectl("scale", "deployment/web", "--replicas=5", "--current-replicas=4")
+    web.kubectl("label", "deployment/web", "a=b")
+    web.kubectl("annotate", "deployment/web", "c=d")
+    web.kubectl("patch", "deployment", "web", "-p", '{"spec":{"replicas":6}}')
+    until(lambda: len(ready_pods(core)) == 6)
+
+
+def test_rollout_restart_and_undo(web: Lab, core: Any) -> None:
+    before = {p.metadata.name for p in ready_pods(core)}
+    web.kubectl("rollout", "restart", "deployment/web")
+    web.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    until(lambda: len(ready_pods(core)) == 6)
+    assert not before & {p.metadata.name for p in ready_pods(core)}
+    web.kubectl("rollout", "undo", "deployment/web")
+    web.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+
+
+def test_apply_create_and_delete_from_a_file(lab: Lab, core: Any) -> None:
+    web = deployment(replicas=2)
+    lab.kubectl("create", "-f", "-", stdin='{"apiVersion":"v1","kind":"Namespace",'
+                '"metadata":{"name":"shop"}}')  # fmt: skip
+    assert "created" in lab.kubectl("apply", "-f", "-", stdin=json.dumps(web))
+    web["spec"]["replicas"] = 3
+    assert "configured" in lab.kubectl("apply", "-f", "-", stdin=json.dumps(web))
+    lab.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    assert len(ready_pods(core)) == 3
+    lab.kubectl("delete", "deployment", "web")
+    until(lambda: not core.list_namespaced_pod("shop").items)
+    lab.kubectl("delete", "namespace", "shop", "--timeout=20s")

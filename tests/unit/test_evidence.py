@@ -1,0 +1,38 @@
+"""When pieces of evidence prove an effect."""
+
+import pytest
+
+from aftershock.evidence import Piece, bites
+
+
+def piece(name: str, ok: bool | None, host: str = "a") -> Piece:
+    return Piece(name, host, ok, "")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "proven"),
+    [
+        ([], False),
+        ([piece("dropped", True)], True),
+        ([piece("dropped", False)], False),
+        ([piece("dropped", True), piece("silent", None), piece("spared", None)], True),
+        ([piece("dropped", True), piece("silent", True), piece("spared", True)], True),
+        ([piece("dropped", True), piece("silent", False)], False),
+        ([piece("dropped", True), piece("spared", False)], False),
+        ([piece("spared", True)], False),
+        ([piece("dropped", True), piece("dropped", False, "b")], False),
+        ([piece("dropped", True), piece("spared", True, "b")], False),
+        ([piece("dropped", True), piece("dropped", True, "b")], True),
+    ],
+)
+def test_every_host_needs_proof_and_nothing_may_speak_against(
+    pieces: list[Piece], proven: bool
+) -> None:
+    assert bites(pieces) is proven
+
+
+@pytest.mark.parametrize("seen", [True, False, None])
+def test_a_witness_that_was_named_must_have_seen_it(seen: bool | None) -> None:
+    pieces = [piece("dropped", True), piece("silent", seen)]
+    assert bites(pieces, needed=["silent"]) is (seen is True)
+    assert not bites(pieces[:1], needed=["silent"])

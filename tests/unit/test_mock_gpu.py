@@ -1,0 +1,181 @@
+"""The GPU's stand-in, through unmodified pynvml and libcuda, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aftershock.errors import Unsupported
+from aftershock.lab import gpu
+
+GIB = 1 << 30
+HOLD = """
+import ctypes, sys, time
+cuda = ctypes.CDLL("libcuda.so.1")
+assert cuda.cuInit(0) == 0
+address = ctypes.c_uint64()
+print(cuda.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(int(sys.argv[1]))), flush=True)
+for command in sys.stdin:
+    if command == "free\\n":
+        print(cuda.cuMemFree_v2(address), flush=True)
+    if command == "work\\n":
+        print(cuda.mockgpu_ran(ctypes.c_uint64(500_000_000)), flush=True)
+"""
+READ = """
+import json, pynvml as n
+n.nvmlInit()
+card = n.nvmlDeviceGetHandleByIndex(0)
+uuid = n.nvmlDeviceGetUUID(card)
+n.nvmlDeviceGetHandleByUUID(uuid)
+memory = n.nvmlDeviceGetMemoryInfo(card)
+version_2 = n.nvmlDeviceGetMemoryInfo(card, n.nvmlMemory_v2)
+assert memory.used == version_2.used + version_2.reserved
+assert memory.free == version_2.free == memory.total - memory.used
+print(json.dumps({
+    "count": n.nvmlDeviceGetCount(), "name": n.nvmlDeviceGetName(card), "uuid": uuid,
+    "total": memory.total, "used": version_2.used,
+    "busy": n.nvmlDeviceGetUtilizationRates(card).gpu,
+    "watts": n.nvmlDeviceGetPowerUsage(card) / 1000,
+    "celsius": n.nvmlDeviceGetTemperatureV(card, n.NVML_TEMPERATURE_GPU),
+    "mhz": n.nvmlDeviceGetClockInfo(card, n.NVML_CLOCK_SM),
+    "holders": {p.pid: p.usedGpuMemory for p in n.nvmlDeviceGetComputeRunningProcesses(card)},
+}))
+n.nvmlShutdown()
+"""
+
+
+class Card:
+    """One node's card."""
+
+    def __init__(self, ledger: Path) -> None:
+        self.env = {**os.environ, **gpu.environment(str(gpu.build()), str(ledger))}
+
+    def read(self) -> dict[str, Any]:
+        command = [sys.executable, "-c", READ]
+        ran = subprocess.run(command, env=self.env, capture_output=True, text=True, check=True)
+        return dict(json.loads(ran.stdout))
+
+    def hold(self, size: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(size)],
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+
+def say(process: subprocess.Popen[str], command: str = "") -> int:
+    assert process.stdin
+    assert process.stdout
+    if command:
+        process.stdin.write(f"{command}\n")
+        process.stdin.flush()
+    return int(process.stdout.readline())
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Iterator[Card]:
+    yield Card(tmp_path / "ledger")
+
+
+def test_an_idle_card(card: Card) -> None:
+    seen = card.read()
+    assert (seen["count"], seen["total"], seen["used"], seen["busy"]) == (1, 80 * GIB, 0, 0)
+    assert (seen["watts"], seen["celsius"], seen["holders"]) == (70, 34, {})
+    assert seen["uuid"] == card.read()["uuid"]
+
+
+def test_memory_is_its_holders_and_returns_with_free_and_with_sigkill(card: Card) -> None:
+    with card.hold(10 * GIB) as first, card.hold(20 * GIB) as second:
+        assert say(first) == say(second) == 0
+        assert card.read()["holders"] == {str(first.pid): 10 * GIB, str(second.pid): 20 * GIB}
+        assert card.read()["used"] == 30 * GIB
+        assert say(first, "free") == 0
+        assert card.read()["used"] == 20 * GIB
+        second.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, second.pid, os.WEXITED | os.WNOWAIT)
+        assert card.read()["used"] == 0, "a zombie holds nothing"
+
+
+def test_a_full_card_says_so(card: Card) -> None:
+    with card.hold(79 * GIB) as first:
+        assert say(first) == 0
+        with card.hold(2 * GIB) as second:
+            assert say(second) == 2
+
+
+def test_utilisation_is_the_share_of_the_last_second(card: Card) -> None:
+    with card.hold(GIB) as working:
+        assert say(working) == 0
+        assert say(working, "work") == 0
+        seen = card.read()
+        assert 35 <= seen["busy"] <= 50
+        assert seen["watts"] > 200
+        assert seen["mhz"] == 1980
+
+
+def test_many_at_once_lose_no_byte(card: Card) -> None:
+    crowd = [card.hold(GIB) for _ in range(8)]
+    assert [say(process) for process in crowd] == [0] * 8
+    assert card.read()["used"] == 8 * GIB
+    for process in crowd:
+        process.communicate()
+    assert card.read()["used"] == 0
+
+
+def test_a_reused_pid_does_not_inherit(card: Card) -> None:
+    """The same PID with another start time: what a slot looks like after the PID came round."""
+    ledger = Path(card.env["MOCKGPU_LEDGER"])
+    with card.hold(10 * GIB) as holder:
+        assert say(holder) == 0
+        raw = bytearray(ledger.read_bytes())
+        at = raw.index(holder.pid.to_bytes(4, "little"), 64)
+        raw[at + 8 : at + 16] = (1).to_bytes(8, "little")
+        ledger.write_bytes(raw)
+        assert card.read()["used"] == 0
+
+
+def test_a_stranger_to_the_pid_namespace_is_turned_away(card: Card) -> None:
+    """It would take every holder for dead."""
+    if os.geteuid() != 0:
+        pytest.skip("a PID namespace needs root")
+    with card.hold(10 * GIB) as holder:
+        assert say(holder) == 0
+        code = "import pynvml; pynvml.nvmlInit()"
+        ran = subprocess.run(
+            ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code],
+            env=card.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Driver Not Loaded" in ran.stderr
+        assert card.read()["used"] == 10 * GIB
+
+
+def test_without_a_compiler_the_sentence_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unsupported, match="no `cc`: install gcc"):
+        gpu.build()
+
+
+def test_it_is_built_once_into_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    built = gpu.build()
+    stamps = [(built / name).stat().st_mtime_ns for name in gpu.LIBRARIES.values()]
+    assert built.is_relative_to(tmp_path / "aftershock")
+    assert gpu.build() == built
+    assert stamps == [(built / name).stat().st_mtime_ns for name in gpu.LIBRARIES.values()]
+    assert [path.name for path in built.parent.iterdir()] == [built.name]
