@@ -221,6 +221,9 @@ def test_a_budget_refuses_evictions_without_retry_after(web: Lab, core: Any) -> 
             == 1
         )
     )
+    # A replacement that became Ready would give the budget back.
+    for node in core.list_node().items:
+        core.patch_node(node.metadata.name, {"spec": {"unschedulable": True}})
     first, second = ready_pods(core)[:2]
     os.kill(web.runtime.processes[first.metadata.uid].pid, signal.SIGSTOP)
     _evict(core, first.metadata.name)
