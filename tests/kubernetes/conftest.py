@@ -51,7 +51,8 @@ class SleepRuntime:
             return
         process.send_signal(signal.SIGTERM if grace_s else signal.SIGKILL)
         try:
-            await asyncio.wait_for(process.wait(), grace_s or None)
+            async with asyncio.timeout(grace_s or None):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import stat
@@ -284,3 +285,27 @@ def test_pages(web: Lab, core: Any) -> None:
     assert len(first.items) == 4 and first.metadata.remaining_item_count == 2
     rest = core.list_namespaced_pod("shop", limit=4, _continue=first.metadata._continue)
     assert len(rest.items) == 2 and rest.metadata._continue is None
+
+
+def test_an_answer_at_the_last_moment_does_not_keep_a_worker_alive(web: Lab, core: Any) -> None:
+    """A probe that is answered in the very turn of the loop in which everything is to stop."""
+
+    async def stop_as_probes_answer() -> None:
+        asking: list[asyncio.Future[bool]] = []
+        loop = asyncio.get_running_loop()
+
+        async def ask(uid: str) -> bool:
+            asking.append(loop.create_future())
+            return await asking[-1]
+
+        web.runtime.is_ready = ask  # type: ignore[method-assign]
+        while len(asking) < 6:
+            await asyncio.sleep(0.01)
+        await web.cluster._controllers.stop()
+        for answer in asking:
+            if not answer.done():
+                answer.set_result(True)
+        async with asyncio.timeout(5):
+            await web.cluster._kubelets.stop()
+
+    web.do(stop_as_probes_answer())

@@ -70,7 +70,7 @@ def test_sigkill_of_init_takes_everything(settings: LabSettings) -> None:
         )
         wait_until(lambda: "sleep 60" in str(leftovers(0, namespaces)), 2, "an agent inside")
         os.kill(lab.pid, signal.SIGKILL)
-        wait_until(lambda: not leftovers(settings.gateway_port, namespaces), 1, "all gone")
+        wait_until(lambda: not leftovers(settings.gateway_port, namespaces), 5, "all gone")
         assert agent.wait(1) != 0
 
 
@@ -78,7 +78,7 @@ def test_sigkill_of_the_launcher_takes_everything(settings: LabSettings) -> None
     with Lab.up(settings) as lab:
         namespaces = namespaces_of(lab.pid)
         os.kill(lab.launcher.pid, signal.SIGKILL)
-        wait_until(lambda: not leftovers(settings.gateway_port, namespaces), 1, "all gone")
+        wait_until(lambda: not leftovers(settings.gateway_port, namespaces), 5, "all gone")
 
 
 def test_a_freed_port_can_be_taken_again_at_once(settings: LabSettings) -> None:
@@ -95,7 +95,7 @@ def test_a_lab_goes_with_its_controller(settings: LabSettings, how: signal.Signa
         assert holding.stdout
         namespaces = namespaces_of(int(holding.stdout.readline()))
         holding.send_signal(how)
-        wait_until(lambda: not leftovers(settings.gateway_port, namespaces), 1, "all gone")
+        wait_until(lambda: not leftovers(settings.gateway_port, namespaces), 5, "all gone")
         wait_until(lambda: not list(settings.state_dir.iterdir()), 1, "files gone")
 
 

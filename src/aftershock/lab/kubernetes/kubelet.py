@@ -187,7 +187,9 @@ class _Worker:
 
     async def _probe(self) -> bool:
         try:
-            return await asyncio.wait_for(self._all.runtime.is_ready(self.uid), _PROBE_TIMEOUT_S)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes with the answer.
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                return await self._all.runtime.is_ready(self.uid)
         except TimeoutError:
             return False
 

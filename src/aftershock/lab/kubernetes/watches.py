@@ -136,7 +136,8 @@ async def _follow(
     end = loop.time() + ends_in_s
     while (left := end - loop.time()) > 0:
         try:
-            change = await asyncio.wait_for(changes.get(), min(left, _BOOKMARK_EVERY_S))
+            async with asyncio.timeout(min(left, _BOOKMARK_EVERY_S)):
+                change = await changes.get()
         except TimeoutError:
             if bookmarks and loop.time() < end:
                 await stream.bookmark(store.version)
