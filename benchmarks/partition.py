@@ -166,7 +166,7 @@ def _namespace() -> Iterator[Node]:
         # A neighbour that is nobody: what is sent to it crosses the wire and is dropped there.
         _ip(*f"-n {NAMESPACE} neigh add {NEIGHBOUR} lladdr 02:00:00:00:00:99 dev as-b0".split())
         path = str(Path("/run/netns") / NAMESPACE)
-        yield Node("bench", "here", ("10.99.0.1",), device="as-b0", netns=path)
+        yield Node("bench", "here", ("10.99.0.1",), devices=("as-b0",), netns=path)
     finally:
         _ip("netns", "del", NAMESPACE)
 

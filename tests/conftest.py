@@ -12,8 +12,9 @@ import pytest
 MARK = "AFTERSHOCK_TEST_MARK"
 WAIT_S = 5.0
 
-# A shell starts its background jobs with SIGINT ignored, `nohup` its job with SIGHUP, and so would be
-# all that tests start: then no Ctrl-C would reach them. Children inherit "ignored", but not a handler.
+# A shell starts its background jobs with SIGINT ignored, `nohup` its job with SIGHUP, and so would
+# all be that tests start: then no Ctrl-C would reach them. Children inherit "ignored", but not a
+# handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

@@ -77,7 +77,7 @@ class Aftermath:
         if name not in self.ended:
             return {"never_armed": self.never.get(name, "")}
         one = self.ended[name]
-        keep = ("state", "hook", "ordered", "ended_by", "dropped")
+        keep = ("state", "ordered", "ended_by", "dropped", "seen")
         kept = {key: one.record[key] for key in keep}
         return kept | {"reverted_at_monotonic_s": one.reverted_at, "left": list(one.left)}
 
@@ -137,9 +137,9 @@ def _compare(
     records: Mapping[str, Mapping[str, Any]],
     before: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, Ended], dict[str, AftershockError]]:
-    devices = {node.name: node.device for node in nodes}
+    devices = {node.name: list(node.devices) for node in nodes}
     asked = {name: channels[name] for name in records}
-    after, errors = ask_all(asked, "fingerprint", lambda name: {"device": devices[name]})
+    after, errors = ask_all(asked, "fingerprint", lambda name: {"devices": devices[name]})
     ended = {}
     for name, lines in after.items():
         record = records[name]
@@ -158,7 +158,7 @@ def _compare(
 def _marked(was: set[str], now: set[str]) -> list[str]:
     """What is gone and what is new, apart from what other injections of ours attached."""
     if any(is_ours(line) for line in now):
-        now = now - {CLSACT_LINE}
+        now = {line for line in now if not line.endswith(CLSACT_LINE)}
     gone, new = (
         sorted(line for line in lines if not is_ours(line)) for lines in (was - now, now - was)
     )

@@ -158,7 +158,10 @@ def _spared(channel: AgentChannel, near: Sequence[str]) -> Piece:
     return Piece("spared", channel.name, bool(reached), seen)
 
 
-def _dropped(host: str, counts: Mapping[str, Mapping[str, int]]) -> Piece:
-    packets = sum(count["packets"] for count in counts.values())
-    ways = ", ".join(f"{count['packets']} {way}" for way, count in counts.items())
-    return Piece("dropped", host, packets > 0, f"dropped {ways}")
+def _dropped(host: str, steps: Sequence[Mapping[str, Any]]) -> Piece:
+    ways: dict[str, int] = {}
+    for step in steps:
+        for way, count in step["counts"].items():
+            ways[way] = ways.get(way, 0) + count["packets"]
+    told = ", ".join(f"{packets} {way}" for way, packets in ways.items())
+    return Piece("dropped", host, sum(ways.values()) > 0, f"dropped {told}")

@@ -189,8 +189,11 @@ class Injection:
         return self._fleet.channels([*self.nodes, *([self._witness] if self._witness else [])])
 
     def _plan(self, channels: dict[str, AgentChannel]) -> None:
-        devices = {node.name: node.device for node in self.nodes}
-        facts, errors = ask_all(channels, "facts", lambda name: {"device": devices[name]})
+        devices = {node.name: list(node.devices) for node in self.nodes}
+        wants = list(self.fault.wants)
+        facts, errors = ask_all(
+            channels, "facts", lambda name: {"devices": devices[name], "wants": wants}
+        )
         for error in errors.values():
             raise error
         self._plans = {
@@ -198,7 +201,8 @@ class Injection:
         }
 
     def _request(self, name: str) -> dict[str, Any]:
-        return {"injection": self.id, "step": self._plans[name].step.request(), **self._lease}
+        steps = [step.request() for step in self._plans[name].steps]
+        return {"injection": self.id, "steps": steps, **self._lease}
 
     def _give_up(self, step: str, errors: dict[str, AftershockError]) -> None:
         said = "; ".join(str(error) for error in errors.values())

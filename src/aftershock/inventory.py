@@ -14,14 +14,15 @@ class Node:
     """One host of the target.
 
     `netns` is the path of a network-namespace file as seen by the controller (None: the
-    controller's own). `enter_pid` is a process whose PID and mount namespaces the agent joins, so
-    that it ends when they do. `env` is what the agent is started with, beside what we have.
+    controller's own). A network fault touches every one of `devices`. `enter_pid` is a process
+    whose PID and mount namespaces the agent joins, so that it ends when they do. `env` is what the
+    agent is started with, beside what we have.
     """
 
     name: str
     zone: str
     addresses: tuple[str, ...]
-    device: str = "eth0"
+    devices: tuple[str, ...] = ("eth0",)
     netns: str | None = None
     enter_pid: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -69,5 +70,11 @@ class Inventory:
 
 
 def node_from_dict(plain: Mapping[str, Any]) -> Node:
-    """A node from plain data."""
-    return Node(**{**plain, "addresses": tuple(plain["addresses"])})
+    """A node from plain data; a single `device` may stand for `devices`."""
+    fields = dict(plain)
+    if "device" in fields:
+        fields["devices"] = (fields.pop("device"),)
+    for name in ("addresses", "devices"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    return Node(**fields)

@@ -120,7 +120,7 @@ def _node(injection: str, node: Node, agent: Mapping[str, Any], fleet: Fleet) ->
         _end_process(here)
         return "its network namespace is gone, and the fault with it"
     sentence, owned = _heal(channel, injection)
-    left = sorted(owned.intersection(channel.ask("fingerprint", device=node.device)))
+    left = sorted(owned.intersection(channel.ask("fingerprint", devices=list(node.devices))))
     if left:
         raise HostUnreachable(f"still there: {'; '.join(left)}: remove it by hand")
     _end_process(here)

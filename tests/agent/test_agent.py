@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from wires import World, arrives, cut_off, is_gone, lost, wait_for
 
 from aftershock.errors import HostUnreachable, InvalidInput, NotApplied, Unsupported
+from aftershock.faults.partition import TOTAL_LOSS
 from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet
 from aftershock.hosts.local import LocalHost
@@ -21,7 +22,7 @@ from aftershock.injection import Injection
 from aftershock.inventory import Node
 from aftershock.ledger import Ledger
 
-HERE = Node("here", "none", ("127.0.0.1",), device="lo")
+HERE = Node("here", "none", ("127.0.0.1",), devices=("lo",))
 PYTHONS = ("python3.9", "python3.10", "python3.11", "python3.12", "python3.13")
 
 
@@ -43,9 +44,10 @@ def here() -> Iterator[AgentChannel]:
     channel.close()
 
 
-def step(**changes: object) -> dict[str, object]:
+def steps(peers: Sequence[str] = ("192.0.2.0/24",), **changes: object) -> list[dict[str, object]]:
     usual = {"kind": "drop", "device": "lo", "directions": ["ingress"], "hook": "tcx"}
-    return {**usual, "drop": ["192.0.2.0/24"], "pass": [], **changes}
+    anything = {"spare": [], "protocols": [], "peer_ports": [], "local_ports": []}
+    return [{**usual, "match": {"peers": peers, **anything}, "loss": TOTAL_LOSS, **changes}]
 
 
 def test_unknown_words_are_errors(here: AgentChannel) -> None:
@@ -60,11 +62,11 @@ def test_unknown_words_are_errors(here: AgentChannel) -> None:
     with pytest.raises(InvalidInput, match="no injection nothing"):
         here.ask("fire", injection="nothing")
     with pytest.raises(InvalidInput, match="bogus"):
-        here.ask("arm", injection="x", step=step(bogus=3), lease_s=5)
+        here.ask("arm", injection="x", steps=steps(bogus=3), lease_s=5)
     with pytest.raises(InvalidInput, match="letters"):
         here.ask("record", injection="../../etc/passwd")
     with pytest.raises(InvalidInput, match="lease_s"):
-        here.ask("arm", injection="x", step=step(), lease_s=-5)
+        here.ask("arm", injection="x", steps=steps(), lease_s=-5)
     assert here.ask("clock") > 0
 
 
@@ -160,7 +162,7 @@ def test_starting_is_cheap() -> None:
     begin = time.monotonic()
     channels = fleet.channels([replace(HERE, name=f"here{number}") for number in range(6)])
     for channel in channels.values():
-        channel.ask("facts", device="lo")
+        channel.ask("facts", devices=["lo"])
     took = time.monotonic() - begin
     fleet.close()
     spent = os.times().children_user + os.times().children_system
@@ -209,7 +211,7 @@ def test_an_agent_joins_a_world_and_ends_with_it(inner_world: int, fleet: Fleet)
         "inside",
         "none",
         (),
-        device="lo",
+        devices=("lo",),
         netns=f"/proc/{inner_world}/root/run/netns/as-tinner",
         enter_pid=inner_world,
         env={"AFTERSHOCK_TEST_INSIDE": "yes"},
@@ -218,7 +220,7 @@ def test_an_agent_joins_a_world_and_ends_with_it(inner_world: int, fleet: Fleet)
     agent = channel.pid
     assert agent != channel.hello["pid"], "it counts in its own PID namespace"
     assert b"AFTERSHOCK_TEST_INSIDE=yes" in Path(f"/proc/{agent}/environ").read_bytes()
-    assert channel.ask("facts", device="lo")["tcx"] in (True, False)
+    assert channel.ask("facts", devices=["lo"])["devices"][0]["tcx"] in (True, False)
     os.kill(inner_world, 9)
     assert wait_for(lambda: is_gone(agent), 2.0)
     assert wait_for(lambda: not channel.is_open)
@@ -229,9 +231,9 @@ def test_an_agent_joins_a_world_and_ends_with_it(inner_world: int, fleet: Fleet)
 @pytest.mark.root
 def test_arming_twice_under_one_name_is_refused(wires: World, fleet: Fleet) -> None:
     channel = fleet.fresh(wires["a"])
-    channel.ask("arm", injection="one", step=step(device="eth0"), lease_s=5)
+    channel.ask("arm", injection="one", steps=steps(device="eth0"), lease_s=5)
     with pytest.raises(InvalidInput, match="here already"):
-        channel.ask("arm", injection="one", step=step(device="eth0"), lease_s=5)
+        channel.ask("arm", injection="one", steps=steps(device="eth0"), lease_s=5)
     with pytest.raises(InvalidInput, match="not over"):
         channel.ask("forget", injection="one")
     assert channel.ask("revert", injection="one")["ordered"] is True
@@ -241,7 +243,7 @@ def test_arming_twice_under_one_name_is_refused(wires: World, fleet: Fleet) -> N
 @pytest.mark.root
 def test_a_lease_that_is_over_cannot_be_fired(wires: World, fleet: Fleet) -> None:
     channel = fleet.fresh(wires["a"])
-    channel.ask("arm", injection="late", step=step(device="eth0"), lease_s=0.2)
+    channel.ask("arm", injection="late", steps=steps(device="eth0"), lease_s=0.2)
     time.sleep(0.4)
     with pytest.raises((InvalidInput, NotApplied)):
         channel.ask("fire", injection="late")
@@ -254,7 +256,7 @@ def test_thousands_of_prefixes_are_armed_at_once(wires: World, fleet: Fleet) -> 
     channel = fleet.fresh(wires["a"])
     many = [f"10.{i >> 8}.{i & 255}.0/24" for i in range(5000)]
     begin = time.monotonic()
-    channel.ask("arm", injection="many", step=step(device="eth0", drop=many), lease_s=5)
+    channel.ask("arm", injection="many", steps=steps(many, device="eth0"), lease_s=5)
     assert time.monotonic() - begin < 3
     channel.ask("revert", injection="many")
 

@@ -104,10 +104,10 @@ def test_a_host_that_cannot_arm_undoes_the_others(wires: World, inject: Inject) 
     except Exception:
         words = "filter add dev eth0 ingress protocol ip prio 1 u32 match u32 0 0 classid 1:1"
         wires.tc("b", *words.split())
-    before = inside(wires["a"].netns, lambda: facts.fingerprint("eth0"))
+    before = inside(wires["a"].netns, lambda: facts.fingerprint(["eth0"]))
     with pytest.raises(NotApplied, match=r"node-b.*priority.*undone"):
         inject("ab", hook="clsact")
-    assert inside(wires["a"].netns, lambda: facts.fingerprint("eth0")) == before
+    assert inside(wires["a"].netns, lambda: facts.fingerprint(["eth0"])) == before
     assert arrives(wires["w"], wires["a"])
 
 
@@ -116,7 +116,7 @@ def test_an_unknown_device_is_refused_before_anything_is_touched(
 ) -> None:
     from dataclasses import replace
 
-    nodes = [wires["a"], replace(wires["b"], device="eth9")]
+    nodes = [wires["a"], replace(wires["b"], devices=("eth9",))]
     injection = Injection(cut_off(wires), nodes, lease_s=5, ledger=ledger, fleet=fleet)
     with pytest.raises(InvalidInput, match=r"node-b: no device eth9 here, only .*eth0"):
         injection.arm()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 
 
 def fingerprint(wires: World, name: str) -> list[str]:
-    return inside(wires[name].netns, lambda: facts.fingerprint("eth0"))
+    return inside(wires[name].netns, lambda: facts.fingerprint(["eth0"]))
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -90,7 +90,8 @@ def test_tagged_frames_pass(wires: World, inject: Inject, fleet: Fleet, hook: st
     channel = fleet.fresh(wires["a"])
 
     def dropped() -> int:
-        return int(channel.ask("observe", injection=injection.id)["ingress"]["packets"])
+        seen = channel.ask("observe", injection=injection.id)[0]
+        return int(seen["counts"]["ingress"]["packets"])
 
     begin = dropped()
     send_frame(wires, "w", "a", b"\x81\x00\x00\x07")

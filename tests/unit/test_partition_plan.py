@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftershock.agent.dropper import trie_entries
+from aftershock.agent.classifier import trie_entries
 from aftershock.errors import InvalidFault, Unsupported
-from aftershock.faults.base import Facts
-from aftershock.faults.partition import EVERYONE, Partition, networks
+from aftershock.faults.base import DeviceFacts, Facts
+from aftershock.faults.partition import EVERYONE, TOTAL_LOSS, Partition, networks
 
-FACTS = Facts("6.18.0", "x86_64", True, "eth0", 2, tcx=True, bpf="", infiniband=False)
+ETH0 = DeviceFacts("eth0", 2, tcx=True)
+FACTS = Facts("6.18.0", "x86_64", True, "", (ETH0,))
+OLD = replace(FACTS, devices=(replace(ETH0, tcx=False),))
 ONE = networks(["10.0.1.0/24"])
 
 
@@ -22,20 +24,23 @@ ONE = networks(["10.0.1.0/24"])
     [
         (FACTS, "auto", "tcx"),
         (FACTS, "clsact", "clsact"),
-        (replace(FACTS, tcx=False), "auto", "clsact"),
-        (replace(FACTS, tcx=False), "clsact", "clsact"),
+        (OLD, "auto", "clsact"),
+        (OLD, "clsact", "clsact"),
     ],
 )
 def test_the_hook_follows_the_kernel(facts: Facts, hook: str, planned: str) -> None:
     plan = Partition(ONE, hook=hook).plan(facts)  # type: ignore[arg-type]
-    assert plan.step.request() == {
-        "kind": "drop",
-        "device": "eth0",
-        "directions": ["ingress", "egress"],
-        "drop": ["10.0.1.0/24"],
-        "pass": [],
-        "hook": planned,
-    }
+    match = {"peers": ["10.0.1.0/24"], "spare": [], "protocols": []}
+    assert [step.request() for step in plan.steps] == [
+        {
+            "kind": "drop",
+            "device": "eth0",
+            "directions": ["ingress", "egress"],
+            "hook": planned,
+            "match": {**match, "peer_ports": [], "local_ports": []},
+            "loss": TOTAL_LOSS,
+        }
+    ]
     assert plan.observe == ("ingress", "egress")
 
 
@@ -44,7 +49,7 @@ def test_the_hook_follows_the_kernel(facts: Facts, hook: str, planned: str) -> N
     [
         ({"root": False}, "run as root"),
         ({"bpf": "Operation not permitted"}, "CAP_BPF"),
-        ({"infiniband": True}, "RDMA bypasses"),
+        ({"devices": (replace(ETH0, rdma="it is InfiniBand"),)}, "RDMA bypasses"),
     ],
 )
 def test_a_host_that_cannot_is_refused_with_the_mend(change: dict[str, object], mend: str) -> None:
@@ -54,7 +59,7 @@ def test_a_host_that_cannot_is_refused_with_the_mend(change: dict[str, object], 
 
 def test_forcing_tcx_needs_it() -> None:
     with pytest.raises(Unsupported, match="no TCX"):
-        Partition(ONE, hook="tcx").plan(replace(FACTS, tcx=False))
+        Partition(ONE, hook="tcx").plan(OLD)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import socket
-from typing import Any, Dict, List, Tuple
+import struct
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Sequence
 
 from . import bpf
 from .errors import CannotDo, Invalid
-from .hooks import device_lines, netlink
+from .hooks import OUR_LINKS, device_lines, netlink
 
-Version = Tuple[int, ...]
+ETHERNET_LIKE = (1, 772)  # ARPHRD numbers: Ethernet, and loopback, which has its header too
+_INFINIBAND = 32
 
 
 def device_index(device: str) -> int:
@@ -23,19 +27,76 @@ def device_index(device: str) -> int:
         raise Invalid(f"no device {device} here, only {there}: name one of these") from None
 
 
-def facts(device: str) -> Dict[str, Any]:
-    """What a plan needs to know of this host; cheap, nothing is imported for it."""
-    ifindex = device_index(device)
+def facts(devices: Sequence[str], wants: Sequence[str] = ()) -> Dict[str, Any]:
+    """What a plan needs to know of this host; of what it `wants`, why this kernel lacks it."""
+    described = [_describe(device) for device in devices]
+    lacks: Dict[str, str] = {}
+    if wants:
+        from .capable import capable
+
+        lacks = {what: why for what, why in capable(wants).items() if why}
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
         "root": os.geteuid() == 0,
-        "device": device,
+        "bpf": _bpf_refusal(),
+        "devices": described,
+        "lacks": lacks,
+        "protected": protected(),
+    }
+
+
+def _describe(device: str) -> Dict[str, Any]:
+    ifindex, kind = device_index(device), link_type(device)
+    return {
+        "name": device,
         "ifindex": ifindex,
         "tcx": bpf.has_tcx(ifindex),
-        "bpf": _bpf_refusal(),
-        "infiniband": _link_type(device) == 32,
+        "rdma": _rdma(device, kind),
+        "ethernet": kind in ETHERNET_LIKE,
     }
+
+
+def _rdma(device: str, kind: int) -> str:
+    """Why traffic control doesn't see all that goes through a device, or nothing."""
+    if kind == _INFINIBAND:
+        return "it is InfiniBand"
+    for card in sorted(Path("/sys/class/infiniband").glob("*")):
+        if (card / "device" / "net" / device).exists():
+            return f"the RDMA device {card.name} is on it (RoCE or iWARP)"
+    return ""
+
+
+def protected() -> Dict[str, List[str]]:
+    """What a fault here should think twice about: the way to the controller, and to the world."""
+    session = os.environ.get("AFTERSHOCK_CONTROLLER") or os.environ.get("SSH_CONNECTION") or ""
+    return {
+        "controller": session.split()[:1],
+        "gateway": sorted({*_gateways_v4(), *_gateways_v6()}),
+        "metadata": ["169.254.169.254", "fd00:ec2::254"],
+    }
+
+
+def _gateways_v4() -> Iterator[str]:
+    for words in _table("/proc/net/route"):
+        if words[1] == "00000000" and words[2] not in ("00000000", "Gateway"):
+            yield socket.inet_ntop(socket.AF_INET, struct.pack("=I", int(words[2], 16)))
+
+
+def _gateways_v6() -> Iterator[str]:
+    for words in _table("/proc/net/ipv6_route"):
+        if words[0] == "0" * 32 and words[1] == "00" and words[4] != "0" * 32:
+            yield socket.inet_ntop(socket.AF_INET6, bytes.fromhex(words[4]))
+
+
+def _table(path: str) -> Iterator[List[str]]:
+    try:
+        text = Path(path).read_text(encoding="ascii")
+    except OSError:
+        return
+    for line in text.splitlines():
+        if len(words := line.split()) > 4:
+            yield words
 
 
 def _bpf_refusal() -> str:
@@ -47,25 +108,27 @@ def _bpf_refusal() -> str:
     return ""
 
 
-def _link_type(device: str) -> int:
-    """ARPHRD of a device, by ioctl: /sys may show another namespace's devices."""
-    import fcntl
-    import struct
-
+def link_type(device: str) -> int:
+    """ARPHRD of a device (1 is Ethernet), by ioctl: /sys may show another namespace's devices."""
     request = struct.pack("16sH22x", device.encode(), 0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         answer = fcntl.ioctl(any_socket, 0x8927, request)  # SIOCGIFHWADDR
     return int(struct.unpack_from("16xH", answer)[0])
 
 
-def fingerprint(device: str) -> List[str]:
-    """The device's traffic control and every link's settings, a line a thing, without counters."""
-    ifindex = device_index(device)
+def fingerprint(devices: Sequence[str]) -> List[str]:
+    """The devices' traffic control and every link's settings, a line a thing, without counters."""
+    numbers = [device_index(device) for device in devices]
     with netlink() as ip:
-        return sorted([_link_line(link) for link in ip.get_links()] + device_lines(ip, ifindex))
+        lines = [_link_line(link) for link in ip.get_links()]
+        for device, ifindex in zip(devices, numbers):
+            lines += [f"{device} {line}" for line in device_lines(ip, ifindex)]
+    return sorted(lines)
 
 
 def _link_line(link: Any) -> str:
+    if (name := link.get_attr("IFLA_IFNAME")).startswith(OUR_LINKS):
+        return f"link {name}"  # its number, address and qdisc are known only when it is there
     names = ("IFLA_ADDRESS", "IFLA_MTU", "IFLA_QDISC", "IFLA_TXQLEN")
     values = " ".join(f"{name[5:].lower()} {link.get_attr(name)}" for name in names)
     return f"link {link['index']} {link.get_attr('IFLA_IFNAME')} up {link['flags'] & 1} {values}"

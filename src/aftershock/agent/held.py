@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 from . import watcher
 from .clock import boottime, identity
-from .dropper import DIRECTIONS, Dropper
-from .errors import AgentError, CannotDo, Invalid, NotUndone
-from .facts import device_index, fingerprint
-from .hooks import Clsact, Tcx
+from .errors import AgentError, Invalid, NotUndone
+from .facts import fingerprint
 from .records import Record, Records
+from .steps import Step, make
 
 ORDER = "order"
-_STEP = {"kind", "device", "directions", "drop", "pass", "hook"}
 
 
 class Lease:
@@ -35,29 +33,27 @@ class Lease:
 
 
 class Held:
-    """A drop step, from armed to reverted."""
+    """A fault's steps on this host, from armed to reverted."""
 
     def __init__(
-        self, injection: str, step: Dict[str, Any], lease: Lease, records: Records
+        self, injection: str, steps: Sequence[Dict[str, Any]], lease: Lease, records: Records
     ) -> None:
-        _check(step)
+        if not steps:
+            raise Invalid("no steps: nothing would happen")
         self.lease = lease
         self._records = records
-        self._device = step["device"]
-        self._directions: List[str] = list(step["directions"])
-        ifindex = device_index(self._device)
-        self._dropper = Dropper(step["drop"], step["pass"], self._directions)
-        self._hook: Any = (
-            Tcx(ifindex, self._directions)
-            if step["hook"] == "tcx"
-            else Clsact(ifindex, self._directions, injection)
-        )
+        self._steps: List[Step] = []
+        try:
+            for options in steps:
+                self._steps.append(make(injection, options))
+        except BaseException:
+            self._close()
+            raise
         self._watcher = watcher.NONE
         self.record: Record = {
             "injection": injection,
             "state": "arming",
-            "device": self._device,
-            "hook": step["hook"],
+            "devices": sorted({d for step in self._steps if (d := step.about.get("device"))}),
             "agent": identity(os.getpid()),
             "deadline": lease.deadline,
             "deadline_only": lease.deadline_only,
@@ -67,46 +63,53 @@ class Held:
             "ordered": False,
             "owned": [],
             "dropped": {},
-            "undo": self._hook.intent(),
+            "seen": [],
+            "steps": [
+                {"kind": step.kind, **step.about, "undo": step.intent()} for step in self._steps
+            ],
         }
 
     def arm(self) -> Record:
         """Everything prepared and attached with the gate shut: nothing is felt."""
-        self.record["before"] = fingerprint(self._device)
+        self.record["before"] = fingerprint(self.record["devices"])
         self._write()
         try:
-            if self.record["hook"] == "clsact":
+            if any(step.outlives for step in self._steps):
                 path = str(self._records.path(self.record["injection"]))
                 self._watcher = watcher.start(path, self.lease.deadline)
                 self.record["watcher"] = self._watcher.identity
                 self._write()
-            self.record.update(self._attach(), state="armed")
+            for step, record in zip(self._steps, self.record["steps"]):
+                done = step.attach()
+                record["undo"] = done["undo"]
+                self.record["owned"] += done["owned"]
+            self.record["state"] = "armed"
             self._write()
         except BaseException:
             self.revert("failed arm", ordered=False)
             raise
         return self.record
 
-    def _attach(self) -> Dict[str, Any]:
-        done = self._hook.attach(self._dropper.programs)
-        return {"owned": done.pop("owned"), "undo": done}
-
     def fire(self) -> Dict[str, Any]:
-        """Start dropping; what undoes it is on disk since the arming, so this waits for no disk."""
+        """Start biting; what undoes it is on disk since the arming, so this waits for no disk."""
         if self.record["state"] != "armed":
             raise Invalid(f"injection {self.record['injection']} is {self.record['state']}")
         before = boottime()
         if before >= self.lease.deadline:
             raise AgentError("the lease ended before the fault was fired: arm it again")
-        self._dropper.open_gate(self.lease.deadline)
+        for step in self._steps:
+            step.fire(self.lease.deadline)
         after = boottime()
         self.record.update(state="fired", fired_at=before)
         self._write()
         return {"fired_at": before, "took_s": after - before}
 
-    def observe(self) -> Dict[str, Dict[str, int]]:
-        """Packets and bytes dropped so far, by direction, as counted by the program."""
-        return self._dropper.counts() if self.is_on() else dict(self.record["dropped"])
+    def observe(self) -> List[Dict[str, Any]]:
+        """What was seen so far, an entry a step."""
+        return self._look() if self.is_on() else list(self.record["seen"])
+
+    def _look(self) -> List[Dict[str, Any]]:
+        return [step.observe() for step in self._steps]
 
     def is_on(self) -> bool:
         """Whether anything of it is still attached."""
@@ -118,15 +121,20 @@ class Held:
             return self.record
         if self.record["ended_by"] is None:
             self._end(ended_by, ordered)
-        try:
-            adopted = self._hook.detach()
-        except Exception as error:
+        adopted: List[str] = []
+        failed: List[str] = []
+        for step in reversed(self._steps):
+            try:
+                adopted += step.detach()
+            except Exception as error:  # whatever it is must not keep the other steps
+                failed.append(f"{step.about.get('device', step.kind)}: {error}")
+        if failed:
             self._write()
-            raise NotUndone(f"{self._device}: {error}; `aftershock recover` tries again") from error
+            raise NotUndone(f"{'; '.join(failed)}; `aftershock recover` tries again")
         self.record["owned"] = [line for line in self.record["owned"] if line not in adopted]
         self.record["state"] = "reverted"
         self._watcher.end()
-        self._dropper.close()
+        self._close()
         try:
             self._write()
         except OSError as error:  # a full disk must not turn a heal into a failure
@@ -135,20 +143,28 @@ class Held:
 
     def _end(self, ended_by: str, ordered: bool) -> None:
         expired = boottime() >= self.lease.deadline
-        self._dropper.shut_gate()
+        for step in self._steps:
+            step.shut()
         self.record["reverted_at"] = min(boottime(), self.lease.deadline)
-        self.record["dropped"] = self._dropper.counts()
+        self.record["seen"] = self._look()
+        self.record["dropped"] = _dropped(self.record["seen"])
         self.record["ended_by"] = "deadline" if expired else ended_by
         self.record["ordered"] = ordered and not expired
+
+    def _close(self) -> None:
+        for step in self._steps:
+            step.close()
 
     def _write(self) -> None:
         self._records.write(self.record)
 
 
-def _check(step: Dict[str, Any]) -> None:
-    if set(step) != _STEP or step["kind"] != "drop":
-        raise Invalid(f"step {step}: a drop step has {', '.join(sorted(_STEP))} and nothing else")
-    if not step["directions"] or not set(step["directions"]) <= set(DIRECTIONS):
-        raise Invalid(f"directions {step['directions']}: some of {', '.join(DIRECTIONS)}")
-    if step["hook"] not in ("tcx", "clsact"):
-        raise CannotDo(f"hook {step['hook']!r}: tcx or clsact")
+def _dropped(seen: Sequence[Dict[str, Any]]) -> Dict[str, Dict[str, int]]:
+    """Packets and bytes that were dropped, by direction, over all devices."""
+    total: Dict[str, Dict[str, int]] = {}
+    for step in seen:
+        for way, counts in step["counts"].items() if step["kind"] == "drop" else ():
+            sums = total.setdefault(way, {"packets": 0, "bytes": 0})
+            for name in sums:
+                sums[name] += counts[name]
+    return total

@@ -12,8 +12,8 @@ import random
 from typing import Any, Dict, List
 
 from . import bpf
-from .dropper import NAMES
 from .errors import CannotDo
+from .program import NAMES
 
 PARENT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 _CLSACT_HANDLE = 0xFFFF0000
@@ -23,6 +23,7 @@ _USUAL_PRIORITY = 1000
 _HANDLES = 0xAF000000
 # A filter's name says, for as long as one is there, whether the qdisc came with us: the last one
 # of several injections takes it along, in whatever order and process they end.
+OUR_LINKS = "as-"  # how the names of devices of ours begin
 _MAKER, _GUEST = "aftershock+", "aftershock:"
 
 
@@ -151,8 +152,9 @@ def device_lines(ip: Any, ifindex: int) -> List[str]:
 
 
 def is_ours(line: str) -> bool:
-    """Whether a fingerprint's line speaks of a program that Aftershock attached."""
-    return any(name in line for name in NAMES.values()) or f" handle {_HANDLES >> 24:x}" in line
+    """Whether a fingerprint's line speaks of something that Aftershock made."""
+    ours = (*NAMES.values(), f" handle {_HANDLES >> 24:x}", f"link {OUR_LINKS}")
+    return any(words in line for words in ours)
 
 
 def _tcx_line(direction: str, program: bpf.Program) -> str:

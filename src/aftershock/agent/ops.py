@@ -44,9 +44,9 @@ class Operations:
         system = {"kernel": platform.release(), "python": platform.python_version()}
         return {"protocol": PROTOCOL, **identity(os.getpid()), **system}
 
-    def op_facts(self, *, device: str) -> Dict[str, Any]:
+    def op_facts(self, *, devices: List[str], wants: Optional[List[str]] = None) -> Dict[str, Any]:
         """What a plan needs to know."""
-        return {**host.facts(device), "boot": boot_id()}
+        return {**host.facts(devices, wants or ()), "boot": boot_id()}
 
     def op_clock(self) -> float:
         """The agent's clock, for its offset from the controller's."""
@@ -55,24 +55,24 @@ class Operations:
     def op_beat(self) -> None:
         """A sign of life; any request is one."""
 
-    def op_fingerprint(self, *, device: str) -> List[str]:
+    def op_fingerprint(self, *, devices: List[str]) -> List[str]:
         """What the host looks like."""
-        return host.fingerprint(device)
+        return host.fingerprint(devices)
 
     def op_arm(
         self,
         *,
         injection: str,
-        step: Dict[str, Any],
+        steps: List[Dict[str, Any]],
         lease_s: float,
         grace_s: float = 10.0,
         deadline_only: bool = False,
     ) -> Dict[str, Any]:
-        """Prepare and attach a step with its gate shut."""
+        """Prepare and attach the steps of a fault with their gates shut."""
         if injection in self.held:
             raise Invalid(f"injection {injection} is here already")
         lease = Lease(lease_s, grace_s, deadline_only)
-        held = Held(injection, step, lease, self.records)
+        held = Held(injection, steps, lease, self.records)
         self.held[injection] = held
         return held.arm()
 
@@ -80,8 +80,8 @@ class Operations:
         """Let it bite, now."""
         return self._held(injection).fire()
 
-    def op_observe(self, *, injection: str) -> Dict[str, Dict[str, int]]:
-        """What was dropped so far."""
+    def op_observe(self, *, injection: str) -> List[Dict[str, Any]]:
+        """What was seen so far, an entry a step."""
         return self._held(injection).observe()
 
     def op_revert(self, *, injection: str) -> Dict[str, Any]:

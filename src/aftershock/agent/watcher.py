@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from . import hooks
+from . import steps
 from .clock import boottime, identity, is_there
 from .errors import AgentError
 from .records import Records
@@ -107,7 +107,11 @@ def heal(records: Records, injection: str, healer: str) -> Dict[str, Any]:
     record = records.read(injection)
     if record["state"] == "reverted":
         return record
-    adopted = hooks.undo(record["undo"])
+    adopted = [
+        line
+        for step in reversed(record["steps"])
+        for line in steps.undo(step["kind"], step["undo"])
+    ]
     record["owned"] = [line for line in record["owned"] if line not in adopted]
     if healer != "watcher" and (watching := record.get("watcher")) and is_there(watching):
         os.kill(watching["pid"], signal.SIGKILL)

@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from aftershock.errors import Unsupported
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What a plan needs to know of one network device.
+
+    `rdma` says why traffic control doesn't see all that goes through it, or nothing; `ethernet` is
+    whether its packets have an Ethernet header.
+    """
+
+    name: str
+    ifindex: int
+    tcx: bool
+    rdma: str = ""
+    ethernet: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """What a plan needs to know of a host; an agent answers them."""
+    """What a plan needs to know of a host; an agent answers them.
+
+    `lacks` tells of what the fault wants why this kernel lacks it. `protected` are addresses by
+    what they are: `controller`, `gateway`, `metadata`.
+    """
 
     kernel: str
     machine: str
     root: bool
-    device: str
-    ifindex: int
-    tcx: bool
     bpf: str  # why bpf can't be used, or nothing
-    infiniband: bool
+    devices: tuple[DeviceFacts, ...]
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    protected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     boot: str = ""
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Facts:
         """From an agent's answer."""
-        return cls(**plain)
+        devices = tuple(DeviceFacts(**device) for device in plain["devices"])
+        protected = {name: tuple(found) for name, found in plain["protected"].items()}
+        return cls(**{**plain, "devices": devices, "protected": protected})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +66,7 @@ class Step:
 class Plan:
     """What will be done on one host and what must then be observed there."""
 
-    step: Step
+    steps: tuple[Step, ...]
     observe: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +81,10 @@ class Fault(Protocol):
     def name(self) -> str:
         """One word for reports and ids."""
 
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """What the kernel must have beside bpf, in the words of an agent's `capable`."""
+
     def cuts(self, address: str) -> bool:
         """Whether an address can't be reached from a host under this fault."""
 
@@ -74,9 +98,9 @@ class Fault(Protocol):
 def require_bpf(facts: Facts) -> None:
     """Refuse a host on which no program can be loaded."""
     if not facts.root:
-        raise Unsupported(f"{facts.device}: changing a device needs root: run as root")
+        raise Unsupported("changing a device needs root: run as root, or with sudo")
     if facts.bpf:
         raise Unsupported(
-            f"{facts.device}: this kernel ({facts.kernel}) refuses bpf ({facts.bpf}): "
+            f"this kernel ({facts.kernel}) refuses bpf ({facts.bpf}): "
             "grant CAP_BPF and CAP_NET_ADMIN, or use Linux 5.8 or newer with CONFIG_BPF_SYSCALL"
         )

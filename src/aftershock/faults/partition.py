@@ -8,13 +8,14 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal, get_args
 
 from aftershock.errors import InvalidFault, Unsupported
-from aftershock.faults.base import Facts, Plan, Step, require_bpf
+from aftershock.faults.base import DeviceFacts, Facts, Plan, Step, require_bpf
 
 Network = IPv4Network | IPv6Network
 Direction = Literal["both", "ingress", "egress"]
 Hook = Literal["auto", "tcx", "clsact"]
 
 EVERYONE: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+TOTAL_LOSS = {"to_bad": 0.0, "to_good": 0.0, "in_good": 1.0, "in_bad": 1.0}
 _MOST_PREFIXES = 1_000_000
 
 
@@ -60,6 +61,11 @@ class Partition:
         return "partition"
 
     @property
+    def wants(self) -> tuple[str, ...]:
+        """Nothing but bpf."""
+        return ()
+
+    @property
     def directions(self) -> tuple[str, ...]:
         """The directions that lose packets."""
         return ("ingress", "egress") if self.direction == "both" else (self.direction,)
@@ -75,26 +81,36 @@ class Partition:
         return bool(nets) and not max(nets)[1]
 
     def plan(self, facts: Facts) -> Plan:
-        """One drop step on the host's device."""
+        """One drop step a device."""
         require_bpf(facts)
-        if facts.infiniband:
+        return Plan(tuple(self._step(device, facts) for device in facts.devices), self.directions)
+
+    def _step(self, device: DeviceFacts, facts: Facts) -> Step:
+        if device.rdma:
             raise Unsupported(
-                f"{facts.device} is InfiniBand: RDMA bypasses traffic control, so "
-                "the partition would not cut it: name the Ethernet device, or block its port"
+                f"{device.name}: {device.rdma}: RDMA bypasses traffic control, so the partition "
+                "would not cut it: name the Ethernet device, or block its port by a command fault"
             )
-        if self.hook == "tcx" and not facts.tcx:
+        if self.hook == "tcx" and not device.tcx:
             raise Unsupported(
                 f"kernel {facts.kernel} has no TCX (6.6 has): leave the hook to `auto`"
             )
-        hook = ("tcx" if facts.tcx else "clsact") if self.hook == "auto" else self.hook
-        options = {
-            "device": facts.device,
-            "directions": list(self.directions),
-            "drop": [str(net) for net in self.peers],
-            "pass": [str(net) for net in self.spare],
-            "hook": hook,
+        hook = ("tcx" if device.tcx else "clsact") if self.hook == "auto" else self.hook
+        match = {
+            "peers": [str(net) for net in self.peers],
+            "spare": [str(net) for net in self.spare],
+            "protocols": [],
+            "peer_ports": [],
+            "local_ports": [],
         }
-        return Plan(Step("drop", options, _UNDO[hook]), self.directions)
+        options = {
+            "device": device.name,
+            "directions": list(self.directions),
+            "hook": hook,
+            "match": match,
+            "loss": TOTAL_LOSS,
+        }
+        return Step("drop", options, _UNDO[hook])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

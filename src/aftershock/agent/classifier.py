@@ -1,0 +1,140 @@
+"""A fault's programs and maps in the kernel, loaded and steered; nothing is attached by it."""
+
+from __future__ import annotations
+
+import os
+import struct
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+
+from . import bpf
+from .clock import boottime
+from .errors import Invalid
+from .program import (
+    DIRECTIONS,
+    FAMILY_BITS,
+    KEY_BYTES,
+    LOCAL,
+    NAMES,
+    PEER,
+    PROTOCOLS,
+    RANKS,
+    Detour,
+    Loss,
+    Maps,
+    assemble,
+    expand,
+    port_key,
+    read_counts,
+)
+
+_ZERO = struct.pack("<I", 0)
+_MATCH = {"peers", "spare", "protocols", "peer_ports", "local_ports"}
+_COUNTER_BYTES = 32
+_TICKS = 100  # ranks a second
+
+Effects = Mapping[str, Union[Loss, Detour]]
+
+
+def new_rank() -> int:
+    """A number above those of all programs that were there before; it starts anew every 62 days."""
+    return RANKS + int(boottime() * _TICKS) % RANKS
+
+
+class Classifier:
+    """The programs of one fault on one device, one a direction."""
+
+    def __init__(
+        self, match: Mapping[str, Any], effects: Effects, ranks: Mapping[str, int]
+    ) -> None:
+        check_match(match)
+        bpf.raise_memory_limit()
+        self._fds: List[int] = []
+        self._gate = self._map(bpf.ARRAY, 4, 8, 1)
+        entries = trie_entries(match["peers"], match["spare"])
+        trie = self._map(bpf.LPM_TRIE, KEY_BYTES, 4, max(1, len(entries)), bpf.NO_PREALLOC)
+        bpf.fill(trie, entries)
+        ports = self._ports(match)
+        self._counters: Dict[str, int] = {}
+        self.programs: Dict[str, int] = {}
+        for direction, effect in effects.items():
+            counter = self._counters[direction] = self._map(bpf.ARRAY, 4, _COUNTER_BYTES, 1)
+            state = self._map(bpf.ARRAY, 4, 4, 1)
+            maps = Maps(self._gate, trie, ports, state, counter)
+            code = assemble(direction, maps, ranks[direction], match["protocols"], effect)
+            self.programs[direction] = bpf.load(code, NAMES[direction])
+
+    def _map(self, *shape: int) -> int:
+        self._fds.append(bpf.create_map(*shape))
+        return self._fds[-1]
+
+    def _ports(self, match: Mapping[str, Any]) -> int:
+        sides = ((match["peer_ports"], PEER), (match["local_ports"], LOCAL))
+        keys = sorted({port_key(port, side) for ranges, side in sides for port in expand(ranges)})
+        if not keys:
+            return -1
+        ports = self._map(bpf.HASH, 4, 4, len(keys))
+        bpf.fill(ports, [(key, _ZERO) for key in keys])
+        return ports
+
+    def open_gate(self, until: float) -> None:
+        """Bite from this instant on, until a time on CLOCK_BOOTTIME."""
+        bpf.update(self._gate, _ZERO, struct.pack("<Q", int(until * 1e9)))
+
+    def shut_gate(self) -> None:
+        """Bite nothing."""
+        bpf.update(self._gate, _ZERO, struct.pack("<Q", 0))
+
+    def counts(self) -> Dict[str, Dict[str, int]]:
+        """What was matched and what of it was hit so far, by direction."""
+        return {
+            direction: read_counts(bpf.lookup(counter, _ZERO, _COUNTER_BYTES))
+            for direction, counter in self._counters.items()
+        }
+
+    def close(self) -> None:
+        """Give up every reference; unattached programs and maps vanish."""
+        for fd in (*self.programs.values(), *self._fds):
+            os.close(fd)
+        self.programs, self._counters, self._fds = {}, {}, []
+
+
+def trie_entries(drop: Iterable[str], spare: Iterable[str]) -> List[Tuple[bytes, bytes]]:
+    """Keys and values of the trie; a prefix that is in both is spared."""
+    entries = {_key(ip_network(text)): struct.pack("<I", 1) for text in drop}
+    entries.update({_key(ip_network(text)): _ZERO for text in spare})
+    return sorted(entries.items())
+
+
+def _key(network: Union[IPv4Network, IPv6Network]) -> bytes:
+    head = struct.pack("<II", FAMILY_BITS + network.prefixlen, network.version)
+    return head + network.network_address.packed.ljust(16, b"\0")
+
+
+def check_match(match: Mapping[str, Any]) -> None:
+    """Refuse what is no description of packets."""
+    if set(match) != _MATCH:
+        raise Invalid(f"match {sorted(match)}: it has {', '.join(sorted(_MATCH))}, and all of them")
+    try:
+        trie_entries(match["peers"], match["spare"])
+    except ValueError as error:
+        raise Invalid(f"match: {error}") from None
+    if unknown := set(match["protocols"]) - set(PROTOCOLS):
+        raise Invalid(f"protocols {sorted(unknown)}: some of {', '.join(PROTOCOLS)}")
+    for low, high in (*match["peer_ports"], *match["local_ports"]):
+        if not 0 < low <= high <= 65535:
+            raise Invalid(f"ports {low} to {high}: from 1 to 65535")
+
+
+def check_directions(directions: Sequence[str]) -> None:
+    """Refuse what is no direction."""
+    if not directions or not set(directions) <= set(DIRECTIONS):
+        raise Invalid(f"directions {list(directions)}: some of {', '.join(DIRECTIONS)}")
+
+
+def check_options(step: Mapping[str, Any], wanted: Iterable[str]) -> None:
+    """Refuse a step that lacks a word, or has one that nobody would heed."""
+    known = {"kind", *wanted}
+    if set(step) != known:
+        wrong = ", ".join(sorted(set(step) ^ known))
+        raise Invalid(f"a {step.get('kind')} step has {', '.join(sorted(known))}: see {wrong}")
