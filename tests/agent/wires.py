@@ -146,6 +146,24 @@ def lost(source: Node, target: Node, family: int = 4) -> bool:
     return not arrives(source, target, family, ABSENT_S)
 
 
+def share_lost(source: Node, target: Node, count: int, family: int = 4) -> float:
+    """The share of so many datagrams that does not get there."""
+    return 1 - sum(fates(source, target, count, family)) / count
+
+
+def fates(source: Node, target: Node, count: int, family: int = 4) -> list[bool]:
+    """Which of so many numbered datagrams get from one node to another."""
+    got: set[bytes] = set()
+    with talk(source, target, family) as (here, there):
+        for number in range(count):
+            here.send(b"%d" % number)
+            last = number == count - 1
+            if number % 50 == 49 or last:  # before the socket's buffer is full
+                while select.select([there], [], [], 0.2 if last else 0.002)[0]:
+                    got.add(there.recv(16))
+    return [b"%d" % number in got for number in range(count)]
+
+
 def back_after(source: Node, target: Node, event: Callable[[], object], within_s: float) -> float:
     """Seconds from an event until datagrams arrive again; sent every millisecond."""
     with talk(source, target, 4) as (here, there):

@@ -100,6 +100,9 @@ class Divert:
         """Let it bite until a time on CLOCK_BOOTTIME."""
         self._classifier.open_gate(until)
 
+    def tick(self) -> None:
+        """Nothing comes due."""
+
     def shut(self) -> None:
         """Divert no more; what waits in the queues still comes out."""
         if self._classifier:
@@ -168,9 +171,9 @@ def _make_pair(ip: Any, name: str) -> int:
 
     rank = new_rank()
     while True:
-        peer = {"ifname": name + "1", "index": rank, "mtu": _MTU}
+        peer = {"ifname": name + "0", "mtu": _MTU}
         try:
-            ip.link("add", ifname=name + "0", kind="veth", mtu=_MTU, peer=peer)
+            ip.link("add", ifname=name + "1", index=rank, kind="veth", mtu=_MTU, peer=peer)
         except NetlinkError as error:
             if error.code == errno.EOPNOTSUPP:
                 raise CannotDo("this kernel has no veth: load the module veth") from None
@@ -178,6 +181,8 @@ def _make_pair(ip: Any, name: str) -> int:
                 raise
             rank += 1
             continue
+        if device_index(name + "1") != rank:  # packets would go round in circles
+            raise CannotDo("this kernel doesn't number devices as asked: use Linux 3.7 or newer")
         return rank
 
 

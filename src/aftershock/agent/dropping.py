@@ -61,6 +61,9 @@ class Drop:
         """Let it bite until a time on CLOCK_BOOTTIME."""
         self._classifier.open_gate(until)
 
+    def tick(self) -> None:
+        """Nothing comes due."""
+
     def shut(self) -> None:
         """Let it bite no more."""
         self._classifier.shut_gate()

@@ -115,6 +115,12 @@ class Held:
         """Whether anything of it is still attached."""
         return self.record["state"] in ("arming", "armed", "fired")
 
+    def tick(self) -> None:
+        """Let the steps do what came due."""
+        if self.record["state"] == "fired":
+            for step in self._steps:
+                step.tick()
+
     def revert(self, ended_by: str, ordered: bool) -> Record:
         """Take it back, once; what ended it first is what the record says."""
         if not self.is_on():

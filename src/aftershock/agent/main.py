@@ -85,12 +85,20 @@ class Agent:
         for held in self._on():
             if now >= held.lease.deadline:
                 self._heal("deadline", [held])
+            else:
+                self._tick(held)
         silence = now - self._beat
         losing = [one for one in self._mortal() if silence > one.lease.grace_s]
         if losing:
             self._heal("heartbeat missed", losing)
         if (losing or silence > _IDLE_S) and not self._on():
             self._stream = None
+
+    def _tick(self, held: Held) -> None:
+        try:
+            held.tick()
+        except (AgentError, OSError) as error:
+            print(f"aftershock agent: {error}", file=sys.stderr, flush=True)
 
     def _mortal(self) -> List[Held]:
         """What the controller's loss heals."""

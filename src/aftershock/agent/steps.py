@@ -23,6 +23,9 @@ class Step(Protocol):
     def fire(self, until: float) -> None:
         """Let it bite until a time on CLOCK_BOOTTIME."""
 
+    def tick(self) -> None:
+        """Called twice a second while it is on: do what came due."""
+
     def shut(self) -> None:
         """Let it bite no more; twice is fine."""
 
@@ -47,11 +50,25 @@ def make(injection: str, options: Mapping[str, Any]) -> Step:
         from .detour import Divert
 
         return Divert(injection, options)
-    raise Invalid(f"step kind {kind!r}: drop, divert")
+    if kind == "reset":
+        from .resets import Reset
+
+        return Reset(injection, options)
+    if kind == "command":
+        from .commands import Command
+
+        return Command(injection, options)
+    raise Invalid(f"step kind {kind!r}: drop, divert, reset or command")
 
 
 def undo(kind: str, intent: Mapping[str, Any]) -> List[str]:
     """Take back what a step recorded, from any process there; the lines left to others."""
+    if kind == "reset":
+        return []
+    if kind == "command":
+        from . import commands
+
+        return commands.undo(intent)
     if kind == "divert":
         from . import detour
 
