@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,11 @@ def test_replicas_are_spread_over_zones_and_nodes(web: Lab, core: Any) -> None:
     assert {p.status.pod_ip for p in pods} == set(
         _addresses(core.read_namespaced_endpoints("web", "shop"))
     )
+
+
+def test_clients_write_no_certificate_into_a_file_of_their_own(core: Any) -> None:
+    ours = core.api_client.configuration.ssl_ca_cert
+    assert Path(ours).name == "kubeconfig-ca.pem" and "BEGIN CERTIFICATE" in Path(ours).read_text()
 
 
 def _addresses(endpoints: Any) -> list[str]:

@@ -1,7 +1,8 @@
 """A step that is somebody's own commands: apply, undo and check, under our lease.
 
 `undo` must be harmless when there is nothing to undo: a healer that comes after a crash can't know
-how far `apply` got. `check` exits with 0 while the effect is there and with 1 while it isn't.
+how far `apply` got. It is not run when `apply` was never begun. `check` exits with 0 while the
+effect is there and with 1 while it isn't.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class Command:
         if not 0 < options["timeout_s"] <= _LONGEST_S:
             raise Invalid(f"timeout_s {options['timeout_s']}: more than 0, at most {_LONGEST_S:g}")
         self.kind = "command"
-        self.outlives = True
+        self.outlives = self.rash = True
         self.about: Dict[str, Any] = {"apply": list(options["apply"])}
         self._apply, self._undo = options["apply"], options["undo"]
         self._check: Optional[Sequence[str]] = options["check"]
         self._timeout_s: float = options["timeout_s"]
-        self._fired = False
+        self._fired = self._touched = False
         self._trouble = ""
         self._injection = injection
 
@@ -84,7 +85,7 @@ class Command:
 
     def fire(self, until: float) -> None:
         """Run `apply`; what fails is to be undone."""
-        self._fired = True
+        self._fired = self._touched = True
         outcome = self._run(self._apply, bound=True)
         if outcome.status != 0:
             raise AgentError(f"apply {_line(self._apply)} {outcome.tell(self._timeout_s)}")
@@ -110,6 +111,8 @@ class Command:
 
     def detach(self) -> List[str]:
         """The effect must be gone."""
+        if not self._touched:
+            return []
         if self._fired:
             self.shut()
         if self._fired:

@@ -45,6 +45,7 @@ class Divert:
     def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
         check_options(options, _OPTIONS)
         check_directions(options["directions"])
+        self.rash = False
         self.kind = "divert"
         self.outlives = True
         self.device: str = options["device"]

@@ -44,6 +44,7 @@ class Drop:
         )
         self._hook = hook_for(options["hook"], ifindex, directions, injection)
         self.outlives = options["hook"] == "clsact"
+        self.rash = False
         self.kind = "drop"
         self.about = {"device": self.device, "hook": options["hook"]}
 

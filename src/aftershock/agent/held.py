@@ -65,7 +65,8 @@ class Held:
             "dropped": {},
             "seen": [],
             "steps": [
-                {"kind": step.kind, **step.about, "undo": step.intent()} for step in self._steps
+                {"kind": step.kind, **step.about, "rash": step.rash, "undo": step.intent()}
+                for step in self._steps
             ],
         }
 
@@ -97,6 +98,9 @@ class Held:
         before = boottime()
         if before >= self.lease.deadline:
             raise AgentError("the lease ended before the fault was fired: arm it again")
+        if any(step.rash for step in self._steps):
+            self.record["state"] = "firing"
+            self._write()
         for step in self._steps:
             step.fire(self.lease.deadline)
         after = boottime()
@@ -113,7 +117,7 @@ class Held:
 
     def is_on(self) -> bool:
         """Whether anything of it is still attached."""
-        return self.record["state"] in ("arming", "armed", "fired")
+        return self.record["state"] in ("arming", "armed", "firing", "fired")
 
     def tick(self) -> None:
         """Let the steps do what came due."""

@@ -34,6 +34,7 @@ class Reset:
             raise Invalid("reset: only TCP has connections to reset: leave the protocols to it")
         if not 0 <= options["every_s"] <= 3600:
             raise Invalid(f"reset: every_s {options['every_s']}: from 0 (once) to 3600")
+        self.rash = False
         self.kind = "reset"
         self.outlives = False
         self.about: Dict[str, Any] = {"every_s": options["every_s"]}

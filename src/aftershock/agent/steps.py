@@ -12,6 +12,7 @@ class Step(Protocol):
 
     kind: str
     outlives: bool  # something of it stays when this process dies: a watcher is needed
+    rash: bool  # it must be on disk that it fires before it does
     about: Dict[str, Any]  # what the record says of it
 
     def intent(self) -> Dict[str, Any]:

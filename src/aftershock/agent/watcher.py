@@ -107,11 +107,11 @@ def heal(records: Records, injection: str, healer: str) -> Dict[str, Any]:
     record = records.read(injection)
     if record["state"] == "reverted":
         return record
-    adopted = [
-        line
-        for step in reversed(record["steps"])
-        for line in steps.undo(step["kind"], step["undo"])
-    ]
+    adopted = []
+    begun = record["state"] in ("firing", "fired")
+    for step in reversed(record["steps"]):
+        if begun or not step["rash"]:
+            adopted += steps.undo(step["kind"], step["undo"])
     record["owned"] = [line for line in record["owned"] if line not in adopted]
     if healer != "watcher" and (watching := record.get("watcher")) and is_there(watching):
         os.kill(watching["pid"], signal.SIGKILL)

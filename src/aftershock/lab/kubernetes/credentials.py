@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import ssl
@@ -107,9 +106,9 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def kubeconfig(url: str, ca: bytes, token: str, name: str, namespace: str) -> str:
+def kubeconfig(url: str, ca: Path, token: str, name: str, namespace: str) -> str:
     """A kubeconfig (JSON, which is YAML) with one cluster, one user and one context."""
-    cluster = {"server": url, "certificate-authority-data": base64.b64encode(ca).decode()}
+    cluster = {"server": url, "certificate-authority": str(ca)}
     return json.dumps(
         {
             "apiVersion": "v1",

@@ -75,9 +75,15 @@ class ApiServer:
     def write_kubeconfig(
         self, path: str | Path, namespace: str = "default", name: str = "aftershock-lab"
     ) -> Path:
-        """Write the kubeconfig that leads here, readable by its owner alone."""
-        place = Path(path)
-        write_private(place, kubeconfig(self.url, self.ca, self.token, name, namespace))
+        """Write the kubeconfig that leads here, readable by its owner alone, and the CA beside it.
+
+        Given the CA within the kubeconfig, the `kubernetes` client would write it into a file of
+        its own in /tmp, which stays there when its process is killed.
+        """
+        place = Path(path).absolute()
+        authority = place.with_name(f"{place.name}-ca.pem")
+        write_private(authority, self.ca.decode())
+        write_private(place, kubeconfig(self.url, authority, self.token, name, namespace))
         return place
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
