@@ -9,15 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from aftershock.errors import AftershockError
-from aftershock.faults.base import Fault
 from aftershock.hosts.channel import AgentChannel
-from aftershock.hosts.fleet import ask_all
-from aftershock.inventory import Node
 
-REACH_S = 0.4
+Channels = Mapping[str, AgentChannel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,88 +30,22 @@ class Piece:
         return {"name": self.name, "host": self.host, "ok": self.ok, "seen": self.seen}
 
 
-class Onlooker:
+class Onlooker(Protocol):
     """Looks at a fault's hosts: before the firing for comparison, then for its effect."""
-
-    def __init__(
-        self,
-        fault: Fault,
-        nodes: Sequence[Node],
-        witness: Node | None,
-        spared: Sequence[Node],
-        controls: Sequence[Node] = (),
-    ) -> None:
-        self._fault = fault
-        self._nodes = nodes
-        self._witness = witness
-        self._spared = spared
-        self._controls = [
-            address for node in controls for address in node.addresses if node not in nodes
-        ]
-        self._answered: set[str] = set()
-        self._controlled: set[str] = set()
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """A witness that was named must have seen it: what the agent counts is its own word."""
-        return ("silent",) if self._witness else ()
+        """Pieces that must be found on each host, not only not have failed."""
 
-    def look_before(self, channels: Mapping[str, AgentChannel]) -> None:
-        """Note which of the hosts' and the controls' addresses the witness reaches by now."""
-        if self._witness:
-            theirs = [a for node in self._nodes for a in node.addresses]
-            reached = _answering(channels[self._witness.name], [*theirs, *self._controls])
-            self._answered = reached.intersection(theirs)
-            self._controlled = reached.intersection(self._controls)
+    def look_before(self, channels: Channels) -> None:
+        """Note what is there by now."""
 
-    def look(self, channels: Mapping[str, AgentChannel], injection: str) -> list[Piece]:
+    def look(self, channels: Channels, injection: str) -> list[Piece]:
         """Every piece, as it is now."""
-        silent = self._silent(channels)
-        spared = self._still_reached(channels)
-        hosts = {node.name: channels[node.name] for node in self._nodes}
-        counts, errors = ask_all(hosts, "observe", lambda _: {"injection": injection})
-        dropped = [_dropped(name, counts[name]) for name in counts]
-        lost = [Piece("dropped", name, False, str(error)) for name, error in errors.items()]
-        return [*dropped, *lost, *silent, *spared]
-
-    def _silent(self, channels: Mapping[str, AgentChannel]) -> list[Piece]:
-        if not self._witness:
-            return [
-                Piece("silent", node.name, None, "no witness was named") for node in self._nodes
-            ]
-        outsider, name = channels[self._witness.name], self._witness.name
-        try:
-            now = _answering(outsider, sorted(self._answered | self._controlled))
-        except AftershockError as error:  # blind is not silent
-            return [Piece("silent", node.name, None, str(error)) for node in self._nodes]
-        if self._controlled and not now:  # its own network may be what went
-            others = ", ".join(sorted(self._controlled))
-            seen = f"{name} reaches nothing any more, not even {others}"
-            return [Piece("silent", node.name, None, seen) for node in self._nodes]
-        pieces = []
-        for node in self._nodes:
-            before = self._answered.intersection(node.addresses)
-            still = sorted(now.intersection(before))
-            seen = f"answers {name} at {', '.join(still)}" if still else f"{name} gets no answer"
-            if not before:
-                seen = f"{name} got no answer before the fault either"
-            pieces.append(Piece("silent", node.name, not still if before else None, seen))
-        return pieces
-
-    def _still_reached(self, channels: Mapping[str, AgentChannel]) -> list[Piece]:
-        pieces = []
-        for node in self._nodes:
-            near = [a for other in self._spared if other.name != node.name for a in other.addresses]
-            near = [address for address in near if not self._fault.cuts(address)]
-            if not near:
-                pieces.append(Piece("spared", node.name, None, "no spared peer was named"))
-                continue
-            pieces.append(_spared(channels[node.name], near))
-        return pieces
 
 
 def wait_for_bite(
-    onlooker: Onlooker, channels: Mapping[str, AgentChannel], injection: str, within_s: float
+    onlooker: Onlooker, channels: Channels, injection: str, within_s: float
 ) -> list[Piece]:
     """Look until it bites, or the time is over; the last pieces seen."""
     until = time.monotonic() + within_s
@@ -136,32 +66,3 @@ def bites(pieces: Sequence[Piece], needed: Iterable[str] = ()) -> bool:
     proofs.append({piece.host for piece in pieces if piece.ok and piece.name != "spared"})
     failed = any(piece.ok is False for piece in pieces)
     return bool(hosts) and not failed and all(proven == hosts for proven in proofs)
-
-
-def _answering(channel: AgentChannel, addresses: Sequence[str]) -> set[str]:
-    """The addresses that answer the channel's host; all asked at once."""
-    posted = {
-        address: channel.post("reach", address=address, timeout_s=REACH_S) for address in addresses
-    }
-    answers = {
-        address: channel.result(answer, "reach", REACH_S + 5) for address, answer in posted.items()
-    }
-    return {address for address, answer in answers.items() if answer["answered"]}
-
-
-def _spared(channel: AgentChannel, near: Sequence[str]) -> Piece:
-    try:
-        reached = _answering(channel, near)
-    except AftershockError as error:
-        return Piece("spared", channel.name, False, str(error))
-    seen = f"reaches {len(reached)} of {len(near)} spared addresses"
-    return Piece("spared", channel.name, bool(reached), seen)
-
-
-def _dropped(host: str, steps: Sequence[Mapping[str, Any]]) -> Piece:
-    ways: dict[str, int] = {}
-    for step in steps:
-        for way, count in step["counts"].items():
-            ways[way] = ways.get(way, 0) + count["packets"]
-    told = ", ".join(f"{packets} {way}" for way, packets in ways.items())
-    return Piece("dropped", host, sum(ways.values()) > 0, f"dropped {told}")

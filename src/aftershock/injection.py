@@ -21,12 +21,13 @@ from typing import Any
 from aftershock.aftermath import Aftermath, forget, gather
 from aftershock.agent.clock import identity
 from aftershock.errors import AftershockError, InvalidInput, NotApplied, NotReverted
-from aftershock.evidence import Onlooker, Piece, bites, wait_for_bite
-from aftershock.faults.base import Facts, Fault, Plan
+from aftershock.evidence import Piece, bites, wait_for_bite
+from aftershock.faults.base import Facts, Fault, Plan, on
 from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet, ask_all
 from aftershock.inventory import Node
 from aftershock.ledger import Ledger
+from aftershock.onlookers import onlooker_for, touches
 
 _ARM_S = 30.0
 _LONGEST_S = 86_400
@@ -61,9 +62,9 @@ class Injection:
                 raise InvalidInput(f"{name} {seconds}: more than 0 seconds, at most a day")
         if not nodes:
             raise InvalidInput(f"{fault.name}: no nodes: nothing would happen")
-        if witness and not any(fault.cuts(address) for address in witness.addresses):
+        if witness and not touches(fault, witness):
             raise InvalidInput(
-                f"{fault.name}: it doesn't cut the witness {witness.name}: name another"
+                f"{fault.name}: it doesn't touch the witness {witness.name}: name another"
             )
         self.id = f"{fault.name}-{secrets.token_hex(4)}"
         self.fault = fault
@@ -78,7 +79,7 @@ class Injection:
         self._fleet = fleet
         self._witness = witness
         kept = spared if spared is not None else nodes
-        self._onlooker = Onlooker(fault, nodes, witness, kept, controls)
+        self._onlooker = onlooker_for(fault, nodes, witness, kept, controls)
         self._plans: dict[str, Plan] = {}
         self._before: dict[str, list[str]] = {}
         self._fired: dict[str, float] = {}
@@ -197,7 +198,7 @@ class Injection:
         for error in errors.values():
             raise error
         self._plans = {
-            name: self.fault.plan(Facts.from_dict(plain)) for name, plain in facts.items()
+            name: on(self.fault, name).plan(Facts.from_dict(plain)) for name, plain in facts.items()
         }
 
     def _request(self, name: str) -> dict[str, Any]:

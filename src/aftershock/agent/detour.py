@@ -76,7 +76,7 @@ class Divert:
         ranks = {}
         with hooks.netlink() as ip:
             for way, name in self._pairs.items():
-                ranks[way] = _make_pair(ip, name)
+                ranks[way] = make_pair(ip, name)
                 self._queues[way] = device_index(name + "0")
                 rtnl.add_root_qdisc(self._queues[way], *self._qdisc)
                 self._end(way, name + "1", ranks[way])
@@ -166,7 +166,7 @@ def remove_pairs(names: Any) -> None:
                         raise
 
 
-def _make_pair(ip: Any, name: str) -> int:
+def make_pair(ip: Any, name: str) -> int:
     """A veth pair that nobody configures; the number of its end, which is the detour's rank."""
     from pyroute2.netlink.exceptions import NetlinkError
 

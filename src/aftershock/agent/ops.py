@@ -13,7 +13,8 @@ from .held import ORDER, Held, Lease
 from .records import Records
 
 PROTOCOL = 1
-SLOW = frozenset({"reach", "gpu"})  # answered from threads, so that they can't delay a lease
+# Answered from threads, so that they can't delay a lease.
+SLOW = frozenset({"reach", "probe", "gpu"})
 
 
 class Operations:
@@ -120,6 +121,14 @@ class Operations:
         from .reach import reach
 
         return reach(address, timeout_s, port)
+
+    def op_probe(
+        self, *, address: str, count: int, interval_s: float, timeout_s: float
+    ) -> Dict[str, Any]:
+        """How many echoes an address answers, and how fast."""
+        from .reach import probe
+
+        return probe(address, count, interval_s, timeout_s)
 
     def op_gpu(self) -> List[Dict[str, Any]]:
         """The GPUs here."""

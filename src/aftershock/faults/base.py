@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from aftershock.errors import Unsupported
 
@@ -49,6 +49,21 @@ class Facts:
         return cls(**{**plain, "devices": devices, "protected": protected})
 
 
+EffectKind = Literal["silent", "slower", "lossy", "repeated", "throttled", "reset", "checked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What must be seen of a fault, by another way than it was applied.
+
+    `size`: the rise of a round trip in ms (slower), the share of probes lost (lossy) or answered
+    twice (repeated); 0 for others.
+    """
+
+    kind: EffectKind
+    size: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One thing an agent does: `options` in its words; `undo` tells a reader what ends it."""
@@ -85,6 +100,10 @@ class Fault(Protocol):
     def wants(self) -> tuple[str, ...]:
         """What the kernel must have beside bpf, in the words of an agent's `capable`."""
 
+    @property
+    def effect(self) -> Effect:
+        """What must be seen of it."""
+
     def cuts(self, address: str) -> bool:
         """Whether an address can't be reached from a host under this fault."""
 
@@ -93,6 +112,43 @@ class Fault(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerNode:
+    """One injection whose fault is another on each node, as a partition's shape is."""
+
+    name: str
+    by_node: Mapping[str, Fault]
+    about: Mapping[str, Any]  # what it is all together, for the journal
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """All that any of them wants."""
+        return tuple(sorted({want for fault in self.by_node.values() for want in fault.wants}))
+
+    @property
+    def effect(self) -> Effect:
+        """Of the first; they are of one kind."""
+        return next(iter(self.by_node.values())).effect
+
+    def cuts(self, address: str) -> bool:
+        """Whether some node can't reach an address."""
+        return any(fault.cuts(address) for fault in self.by_node.values())
+
+    def plan(self, facts: Facts) -> Plan:
+        """Each node has a plan of its own: see `on`."""
+        raise Unsupported(f"{self.name}: ask for one node's fault")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        nodes = {node: fault.to_dict() for node, fault in self.by_node.items()}
+        return {"name": self.name, **self.about, "by_node": nodes}
+
+
+def on(fault: Fault, node: str) -> Fault:
+    """The fault as it is on one node."""
+    return fault.by_node[node] if isinstance(fault, PerNode) else fault
 
 
 def require_bpf(facts: Facts) -> None:
