@@ -3,6 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= experiments/az-failure.json
+PYTEST := $(BIN)/python -m pytest -m "not survival"
+RUNS := tests/runs tests/lab tests/ssh/test_zone_failure.py
+# Under another name, or `make -n` would run the lines with it.
+AGAIN := $(MAKE) --no-print-directory
+APART := $(RUNS) tests/kernel tests/load tests/packaging
 POLICY ?= /usr/sbin/policy-rc.d
 SYSTEM_PATH ?= /usr/local/sbin:/usr/sbin:/sbin
 
@@ -12,11 +17,18 @@ SYSTEM_PATH ?= /usr/local/sbin:/usr/sbin:/sbin
 demo: .venv/.users
 	$(BIN)/chaos run $(DEMO)
 
-test: .venv/.developers
-	$(BIN)/python -m pytest -m "not survival" -n 2 tests/runs
-	$(BIN)/python -m pytest -m "not survival" --ignore tests/runs
+# First whole runs on the lab, which idle enough to go two at a time; then what has a small world of its
+# own, beside the guests and what goes to the package index; last what measures time.
+test: .venv/.developers build/developers build/newer-python
+	@nice -n 19 $(AGAIN) build/guest/ready & ready=$$!; \
+	echo $(PYTEST) -n 2 --dist worksteal $(RUNS); \
+	$(PYTEST) -n 2 --dist worksteal $(RUNS); status=$$?; wait $$ready && exit $$status
+	@$(PYTEST) tests/kernel tests/packaging >build/beside.log 2>&1 & beside=$$!; \
+	$(PYTEST) -n 2 --dist worksteal $(addprefix --ignore=,$(APART)); \
+	status=$$?; wait $$beside || status=$$?; cat build/beside.log; exit $$status
+	$(PYTEST) tests/load
 
-survival: .venv/.developers
+survival: .venv/.developers build/developers build/guest/ready
 	$(BIN)/python -m pytest -m survival
 
 check: .venv/.developers
@@ -29,7 +41,7 @@ check: .venv/.developers
 	$(BIN)/vermin -q -t=3.9- --violations --no-tips src/aftershock/agent
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
-bench: .venv/.developers
+bench: .venv/.developers build/developers
 	$(BIN)/python -m benchmarks
 
 wheel: .venv/.developers
@@ -51,9 +63,28 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
-# Only what is absent is installed. Debian starts haproxy's service on installation, and on every boot
+# Kernels with netem for tests/kernel, where this machine's own has none. What can't be had is told,
+# and its tests are skipped.
+build/guest/ready: tests/kernel/fetch.py tests/kernel/init.sh | .venv/.developers
+	@$(BIN)/python -m tests.kernel.fetch build/guest
+
+# Only what is absent is installed. Debian starts a service on its installation, and on every boot
 # from then on; ours must not: a policy that forbids starting services stands in the way for as long
 # as apt runs, and the service is disabled after it.
+define INSTALL
+	  command -v apt-get >/dev/null || { echo "missing:$$missing (as Debian names them); install them"; exit 1; }; \
+	  echo "installing from Debian:$$missing"; \
+	  if [ ! -e $(POLICY) ]; then trap 'rm -f $(POLICY)' EXIT; \
+	    printf '#!/bin/sh\nexit 101\n' > $(POLICY); chmod 755 $(POLICY); fi; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq -y --no-install-recommends $$missing; } >build/apt.log 2>&1 \
+	    || { tail -n 5 build/apt.log; exit 1; }; \
+	  for service in haproxy:haproxy openssh-server:ssh; do case "$$missing" in *$${service%:*}*) \
+	    { systemctl disable --now $${service#*:} || update-rc.d $${service#*:} disable; } \
+	      >/dev/null 2>&1 || true;; \
+	  esac; done
+endef
+
 build/system:
 	@mkdir -p build; missing=""; export PATH="$$PATH:$(SYSTEM_PATH)"; \
 	command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): install Python 3.11 or newer"; exit 1; }; \
@@ -64,16 +95,27 @@ build/system:
 	command -v nsenter >/dev/null || missing="$$missing util-linux"; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "missing:$$missing; install them as root: sudo apt-get install$$missing"; exit 1; fi; \
-	  command -v apt-get >/dev/null || { echo "missing:$$missing (as Debian names them); install them"; exit 1; }; \
-	  echo "installing from Debian:$$missing"; \
-	  if [ ! -e $(POLICY) ]; then trap 'rm -f $(POLICY)' EXIT; \
-	    printf '#!/bin/sh\nexit 101\n' > $(POLICY); chmod 755 $(POLICY); fi; \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -qq -y --no-install-recommends $$missing; } >build/apt.log 2>&1 \
-	    || { tail -n 5 build/apt.log; exit 1; }; \
-	  case "$$missing" in *haproxy*) \
-	    { systemctl disable --now haproxy || update-rc.d haproxy disable; } >/dev/null 2>&1 || true;; \
-	  esac; \
+$(INSTALL); \
 	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	    { echo "$(PYTHON) has no venv of its own: install the package that brings it"; exit 1; }; \
+	fi; touch $@
+
+# The tests of the newer Chaos Toolkit want it: prepared before tests run in networks of their own.
+.PHONY: build/newer-python
+build/newer-python: | .venv/.developers
+	@$(BIN)/python -m tests.runs.newer_python
+
+# What only tests and benchmarks want: they run an sshd of their own, and fio, and make volumes, and open
+# the report in a browser. Without these they are skipped.
+build/developers: | build/system
+	@missing=""; export PATH="$$PATH:$(SYSTEM_PATH)"; \
+	command -v sshd >/dev/null && command -v ssh-keygen >/dev/null || missing="$$missing openssh-server"; \
+	command -v sudo >/dev/null || missing="$$missing sudo"; \
+	command -v fio >/dev/null || missing="$$missing fio"; \
+	command -v mkfs.ext4 >/dev/null || missing="$$missing e2fsprogs"; \
+	command -v dmsetup >/dev/null || missing="$$missing dmsetup"; \
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then echo "missing:$$missing; tests that need them are skipped"; exit 0; fi; \
+$(INSTALL); \
 	fi; touch $@

@@ -1,11 +1,15 @@
-"""Cutting a host off from N prefixes: ours beside `tc`, one process a rule or all in one batch.
+"""Cutting a host off from N prefixes, both ways, and letting it go: ours beside `tc`.
 
-Timed is what a user waits for: from the order to armed and fired, with the agent there already; for
-`tc`, with its qdisc there already. `tc` gets u32 filters that send the prefix to a device that is
-down, since a kernel may come without gact.
+Ours is armed (programs loaded and attached, prefixes in their trie) with nothing felt, and fired
+by one map update: `partition_fire` is from the controller's order to that update done, brought over
+on one clock. `partition_arm` is what the agent needs for programs, prefixes and attaching, which is
+what `tc` does; what the order waits for in all, with records on disk, is a row of its own. The
+agent is up, and `tc` finds its qdisc there. `tc` gets u32 filters both ways that send the prefix to
+a device that is down, since a kernel may come without gact.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +23,7 @@ from statistics import median
 from typing import Any
 
 from aftershock.faults.partition import Partition
+from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
 from aftershock.inventory import Node
@@ -28,35 +33,56 @@ from benchmarks.rows import middle_of, row, timed_ms
 
 NAMESPACE = f"as-bench-{os.getpid()}"
 NEIGHBOUR = "10.99.0.2"
+TIMES = 7
+BATCH, EACH = "tc -batch", "tc, a process each"
 _PYTHON = "python3 -c 'import pyroute2'"
 
 
 def rows() -> list[dict[str, Any]]:
-    """An agent's start, install for 100 and 1000 prefixes, firing alone, and what others pay."""
-    table = []
+    """An agent's start, a partition's life for 1000 and 5000 prefixes, and what others pay."""
     with tempfile.TemporaryDirectory() as state, _namespace() as node:
         os.environ["AFTERSHOCK_STATE"] = state
         started = middle_of(lambda: _agent_start(node))
-        table.append(row("an agent is up and answers", started, "ms", _PYTHON, middle_of(_python)))
-        for count in (100, 1000):
-            peers = _peers(count)
-            armed, fired = (median(times) for times in zip(*_ours(node, peers), strict=True))
-            batch = middle_of(partial(_tc_batch, peers))
-            name = f"partition armed and fired, {count} prefixes"
-            table.append(row(name, armed + fired, "ms", "tc -batch", batch))
-            if count == 100:
-                single = middle_of(partial(_tc_each, peers), times=3)
-                table.append(row(name, armed + fired, "ms", "tc, a process each", single))
-            else:
-                one = middle_of(_tc_one)
-                table.append(row(f"firing alone, {count} prefixes", fired, "ms", "one tc", one))
+        table = [row("agent_start", started, "ms", _PYTHON, middle_of(_python))]
+        table += _thousand(node)
+        table += _five_thousand(node)
+        table.append(_sigkill(node))
         ways: dict[str, traffic.Rules] = {
             "ours": lambda: _held(node, _peers(1000)),
             "flat u32": lambda: _filters(_peers(1000)),
             "no rules": nullcontext,
         }
-        table += traffic.rows(NAMESPACE, NEIGHBOUR, ways)
-    return table
+        return table + traffic.rows(NAMESPACE, NEIGHBOUR, ways)
+
+
+def _thousand(node: Node) -> list[dict[str, Any]]:
+    peers = _peers(1000)
+    batch = middle_of(partial(_tc_batch, peers), TIMES)
+    each = _tc_each(peers)
+    tcx, clsact = _life(node, peers, "tcx"), _life(node, peers, "clsact")
+    return [
+        row("partition_fire_1000", tcx["fire"], "ms", BATCH, batch),
+        row("partition_fire_1000", tcx["fire"], "ms", EACH, each),
+        row("partition_arm_1000", tcx["arm"], "ms", BATCH, batch),
+        row("partition_arm_1000", tcx["arm"], "ms", EACH, each),
+        row("partition_arm_1000_clsact", clsact["arm"], "ms", BATCH, batch),
+        row("partition_armed_on_order_1000", tcx["ordered"], "ms", BATCH, batch),
+    ]
+
+
+def _five_thousand(node: Node) -> list[dict[str, Any]]:
+    peers = _peers(5000)
+    batch, gone = (
+        median(times) for times in zip(*(_tc_life(peers) for _ in range(3)), strict=True)
+    )
+    tcx, clsact = _life(node, peers, "tcx"), _life(node, peers, "clsact")
+    few = _life(node, peers[:1], "tcx")
+    return [
+        row("partition_arm_5000", tcx["arm"], "ms", BATCH, batch),
+        row("partition_arm_5000_clsact", clsact["arm"], "ms", BATCH, batch),
+        row("partition_revert_5000", tcx["disarm"], "ms", "tc qdisc del", gone),
+        row("partition_detach_5000", tcx["detach"], "ms", "ours, 1 prefix", few["detach"]),
+    ]
 
 
 def _peers(count: int) -> list[str]:
@@ -77,35 +103,87 @@ def _python() -> float:
 
 
 @contextmanager
-def _armed(node: Node, peers: list[str]) -> Iterator[Injection]:
-    """An injection that is not armed yet; its agent is there before a fault is ordered."""
+def _book() -> Iterator[tuple[Fleet, Ledger]]:
     fleet, ledger = Fleet(), Ledger(f"bench-{time.monotonic_ns()}")
     try:
-        fleet.channels([node])
-        fault = Partition(peers=tuple(ip_network(peer) for peer in peers))
-        injection = Injection(fault, [node], lease_s=30, ledger=ledger, fleet=fleet)
-        yield injection
-        injection.revert()
+        yield fleet, ledger
     finally:
         fleet.close()
         ledger.close()
 
 
-def _ours(node: Node, peers: list[str]) -> list[tuple[float, float]]:
-    """Times to arm and to fire."""
-    times = []
-    for _ in range(5):
-        with _armed(node, peers) as injection:
-            times.append((timed_ms(injection.arm), timed_ms(injection.fire)))
-    return times
+def _cut(
+    node: Node, peers: list[str], fleet: Fleet, ledger: Ledger, hook: str = "tcx"
+) -> Injection:
+    fault = Partition(tuple(ip_network(peer) for peer in peers), hook=hook)  # type: ignore[arg-type]
+    return Injection(fault, [node], lease_s=60, ledger=ledger, fleet=fleet)
+
+
+def _life(node: Node, peers: list[str], hook: str) -> dict[str, float]:
+    """Medians over several partitions of one agent, in ms; the first one, which imports, is not in.
+
+    `ordered` and `arm`: armed as the controller waits for it, and the agent's own part. `fire` and
+    `disarm`: from the order to its effect. `detach`: what is then left to take off.
+    """
+    lives = []
+    with _book() as (fleet, ledger):
+        channel = fleet.channels([node])[node.name]
+        for _ in range(TIMES + 1):
+            injection = _cut(node, peers, fleet, ledger, hook)
+            injection.check()
+            lives.append({"ordered": timed_ms(injection.arm), **_fired(channel, injection.id)})
+            injection.revert()
+    return {name: median(life[name] for life in lives[1:]) for name in lives[0]}
+
+
+def _fired(channel: AgentChannel, injection: str) -> dict[str, float]:
+    arm = channel.ask("record", injection=injection)["attached_in_s"]
+    go = time.monotonic()
+    fired = channel.ask("fire", injection=injection)
+    cut = channel.to_monotonic(fired["fired_at"] + fired["took_s"])
+    stop = time.monotonic()
+    record = channel.ask("revert", injection=injection)
+    let_go = channel.to_monotonic(record["reverted_at"])
+    spans = {
+        "arm": arm,
+        "fire": cut - go,
+        "disarm": let_go - stop,
+        "detach": record["detached_in_s"],
+    }
+    return {name: 1000 * seconds for name, seconds in spans.items()}
 
 
 @contextmanager
 def _held(node: Node, peers: list[str]) -> Iterator[None]:
-    with _armed(node, peers) as injection:
+    with _book() as (fleet, ledger):
+        injection = _cut(node, peers, fleet, ledger)
         injection.arm()
         injection.fire()
         yield
+        injection.revert()
+
+
+def _sigkill(node: Node) -> dict[str, Any]:
+    """From SIGKILL of the agent until packets pass again: the kernel's way, and the watcher's."""
+    tcx, clsact = (median(_restored(node, hook) for _ in range(5)) for hook in ("tcx", "clsact"))
+    return row("sigkill_restore", tcx, "ms", "cls_bpf and a watcher", clsact)
+
+
+def _restored(node: Node, hook: str) -> float:
+    with _book() as (fleet, ledger), traffic.echo(NAMESPACE) as passes:
+        assert passes(), "packets pass before the fault"
+        injection = _cut(node, [f"{NEIGHBOUR}/32"], fleet, ledger, hook)
+        injection.arm()
+        injection.fire()
+        assert not passes(), "and none during it"
+        agent = fleet.channels([node])[node.name].pid
+        killed = time.monotonic()
+        os.kill(agent, signal.SIGKILL)
+        while not passes() and time.monotonic() < killed + 30:
+            pass
+        back = time.monotonic()
+        injection.revert()
+    return (back - killed) * 1000
 
 
 @contextmanager
@@ -118,40 +196,40 @@ def _filters(peers: list[str]) -> Iterator[None]:
         _tc("qdisc", "del", "dev", "as-b0", "clsact")
 
 
-def _tc_one() -> float:
-    """The least that a `tc` user waits for: one filter, one process, the qdisc there already."""
-    with _filters([]):
-        return timed_ms(lambda: _tc(*_filter("10.0.0.0/24").split()))
-
-
 def _tc_batch(peers: list[str]) -> float:
     with _filters([]):
         return timed_ms(lambda: _feed(peers))
 
 
+def _tc_life(peers: list[str]) -> tuple[float, float]:
+    _tc("qdisc", "add", "dev", "as-b0", "clsact")
+    added = timed_ms(lambda: _feed(peers))
+    return added, timed_ms(lambda: _tc("qdisc", "del", "dev", "as-b0", "clsact"))
+
+
+def _lines(peers: list[str]) -> Iterator[str]:
+    start, drop = "filter add dev as-b0", "action mirred egress redirect dev as-ifb"
+    for number, peer in enumerate(peers):
+        place = f"protocol ip pref {1 + number // 2000} u32"  # its table holds 2048
+        yield f"{start} egress {place} match ip dst {peer} {drop}"
+        yield f"{start} ingress {place} match ip src {peer} {drop}"
+
+
 def _feed(peers: list[str]) -> None:
-    lines = "".join(f"{_filter(peer)}\n" for peer in peers)
-    words = ["ip", "netns", "exec", NAMESPACE, "tc", "-batch", "-"]
-    subprocess.run(words, input=lines, text=True, check=True)
+    lines = "".join(f"{line}\n" for line in _lines(peers))
+    subprocess.run(["tc", "-n", NAMESPACE, "-batch", "-"], input=lines, text=True, check=True)
 
 
 def _tc_each(peers: list[str]) -> float:
     with _filters([]):
         began = time.perf_counter()
-        for peer in peers:
-            _tc(*_filter(peer).split())
+        for line in _lines(peers):
+            _tc(*line.split())
         return (time.perf_counter() - began) * 1000
 
 
-def _filter(peer: str) -> str:
-    return (
-        f"filter add dev as-b0 egress protocol ip u32 match ip dst {peer} "
-        "action mirred egress redirect dev as-ifb"
-    )
-
-
 def _tc(*words: str) -> None:
-    subprocess.run(["ip", "netns", "exec", NAMESPACE, "tc", *words], check=True)
+    subprocess.run(["tc", "-n", NAMESPACE, *words], check=True)
 
 
 @contextmanager

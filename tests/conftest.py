@@ -1,7 +1,9 @@
 """Every test leaves the machine as it found it: checked here, after each one."""
 
+import ctypes
 import os
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +21,38 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_configure() -> None:
+    """A worker of several has a network, shared memory and named namespaces of its own.
+
+    Otherwise one worker would take what the other's test has just made for its own leftovers.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ and os.geteuid() == 0:
+        new_mounts, new_network = 0x20000, 0x40000000
+        if ctypes.CDLL(None, use_errno=True).unshare(new_mounts | new_network):
+            raise OSError(ctypes.get_errno(), "unshare")
+        Path("/run/netns").mkdir(parents=True, exist_ok=True)
+        has_cgroups = Path("/sys/fs/cgroup").is_dir()
+        for line in (*_OWN_WORLD, *(_KEPT_CGROUPS if has_cgroups else (_SYSFS,)), _LOOPBACK):
+            subprocess.run(line.split(), check=True)
+
+
+_OWN_WORLD = (
+    "mount --make-rprivate /",
+    "mount -t tmpfs tmpfs /run/netns",
+    "mount -t tmpfs tmpfs /dev/shm",
+)
+_SYSFS = "mount -t sysfs sysfs /sys"  # whose /sys/class/net is that of the network it is mounted in
+_KEPT_CGROUPS = (  # it has none itself
+    "mkdir /run/netns/kept",
+    "mount --rbind /sys/fs/cgroup /run/netns/kept",
+    _SYSFS,
+    "mount --rbind /run/netns/kept /sys/fs/cgroup",
+    "umount --lazy /run/netns/kept",
+    "rmdir /run/netns/kept",
+)
+_LOOPBACK = "ip link set lo up"
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aftershock.agent.hooks import CLSACT_LINE, is_ours
-from aftershock.errors import AftershockError, HostUnreachable, InvalidInput
+from aftershock.errors import AftershockError, HostUnreachable, InvalidInput, NotReverted
 from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet, ask_all
 from aftershock.inventory import Node
@@ -24,6 +26,7 @@ class Ended:
     left: tuple[str, ...]
     changed_by_others: tuple[str, ...]
     reverted_at: float | None
+    fingerprint: Mapping[str, str | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,8 @@ class Aftermath:
 
     @property
     def ordered(self) -> bool:
-        """Whether it lasted on every host until we ordered its end."""
-        return self.reverted and all(one.record["ordered"] for one in self.ended.values())
+        """Whether it lasted on every host until its end was ordered."""
+        return self.reverted and not self.healed_early
 
     @property
     def reverted(self) -> bool:
@@ -70,6 +73,16 @@ class Aftermath:
             if one.changed_by_others
         }
 
+    def obeying(self, ordered_at: float) -> Aftermath:
+        """The same, with what only the deadline ended counted as ordered if that came first."""
+        ended = {
+            name: replace(one, record={**one.record, "ordered": True})
+            if one.reverted_at and one.reverted_at >= ordered_at
+            else one
+            for name, one in self.ended.items()
+        }
+        return replace(self, ended=ended)
+
     def host(self, name: str) -> dict[str, Any]:
         """One host's part as plain data."""
         if name in self.errors:
@@ -79,24 +92,37 @@ class Aftermath:
         one = self.ended[name]
         keep = ("state", "ordered", "ended_by", "dropped", "seen")
         kept = {key: one.record[key] for key in keep}
-        return kept | {"reverted_at_monotonic_s": one.reverted_at, "left": list(one.left)}
+        return kept | {
+            "reverted_at_monotonic_s": one.reverted_at,
+            "left": list(one.left),
+            "fingerprint": dict(one.fingerprint),
+        }
 
 
 def gather(
-    injection: str, nodes: Sequence[Node], fleet: Fleet, before: Mapping[str, Sequence[str]]
+    injection: str,
+    nodes: Sequence[Node],
+    fleet: Fleet,
+    before: Mapping[str, Sequence[str]],
+    slow_s: float = 0.0,
 ) -> Aftermath:
-    """Order the revert on every host and find out; a lost agent's part is told by a fresh one."""
-    channels, errors = _reachable(nodes, fleet)
-    records, refused = ask_all(channels, "revert", lambda _: {"injection": injection}, _REVERT_S)
+    """Order the revert on every host and find out; a lost agent's part is told by a fresh one.
+
+    `slow_s`: how long a user's commands may take beside.
+    """
+    channels, errors = fleet.reach(nodes)
+    one = {"injection": injection}
+    records, refused = ask_all(channels, "revert", lambda _: one, _REVERT_S + slow_s)
     lost = [node for node in nodes if isinstance(refused.get(node.name), HostUnreachable)]
     for node in lost:
         fleet.let_go(node)
-    fresh, unreachable = _reachable(lost, fleet)
+    fresh, unreachable = fleet.reach(lost)
     channels |= fresh
     errors |= unreachable
+    errors |= {name: error for name, error in refused.items() if isinstance(error, NotReverted)}
     strangers = {name: channels[name] for name in refused if name not in errors}
     order = {"injection": injection, "reason": "order"}
-    told, untold = ask_all(strangers, "heal", lambda _: order, _HEAL_S)
+    told, untold = ask_all(strangers, "heal", lambda _: order, _HEAL_S + slow_s)
     # No record is the answer of a host that never armed; of one that did, it is a loss.
     never = {
         name: str(error)
@@ -104,62 +130,52 @@ def gather(
         if isinstance(error, InvalidInput) and name not in before
     }
     errors |= {name: error for name, error in untold.items() if name not in never}
-    ended, blind = _compare(nodes, channels, records | told, before)
-    return Aftermath(ended, never, errors | blind)
+    ended = {
+        name: _ended(record, channels[name], before.get(name))
+        for name, record in (records | told).items()
+    }
+    return Aftermath(ended, never, errors)
 
 
 def forget(injection: str, nodes: Sequence[Node], fleet: Fleet) -> None:
     """Let the hosts drop their records, which were fetched."""
-    channels, _ = _reachable(nodes, fleet)
-    ask_all(channels, "forget", lambda _: {"injection": injection})
+    channels, _ = fleet.reach(nodes)
+    for channel in channels.values():
+        with contextlib.suppress(HostUnreachable):  # then its record stays, and is swept some day
+            channel.post("forget", injection=injection)
 
 
-def _reachable(
-    nodes: Sequence[Node], fleet: Fleet
-) -> tuple[dict[str, AgentChannel], dict[str, AftershockError]]:
-    try:
-        return fleet.channels(nodes), {}
-    except HostUnreachable:
-        pass  # some aren't: find out which
-    channels: dict[str, AgentChannel] = {}
-    errors: dict[str, AftershockError] = {}
-    for node in nodes:
-        try:
-            channels[node.name] = fleet.fresh(node)
-        except HostUnreachable as error:
-            errors[node.name] = error
-    return channels, errors
+def _ended(record: Mapping[str, Any], channel: AgentChannel, before: Sequence[str] | None) -> Ended:
+    """What a record says, and what is otherwise on the host than before."""
+    owned, now = set(record["owned"]), set(record["after"])
+    was = set(before or record.get("before") or record["after"])
+    at = record["reverted_at"]
+    return Ended(
+        record,
+        left=tuple(sorted(owned & now)),
+        changed_by_others=tuple(_marked(was - owned, now - owned)),
+        reverted_at=channel.to_monotonic(at) if at is not None else None,
+        fingerprint={**_digest("before", was - owned), **_digest("after", now)},
+    )
 
 
-def _compare(
-    nodes: Sequence[Node],
-    channels: Mapping[str, AgentChannel],
-    records: Mapping[str, Mapping[str, Any]],
-    before: Mapping[str, Sequence[str]],
-) -> tuple[dict[str, Ended], dict[str, AftershockError]]:
-    devices = {node.name: list(node.devices) for node in nodes}
-    asked = {name: channels[name] for name in records}
-    after, errors = ask_all(asked, "fingerprint", lambda name: {"devices": devices[name]})
-    ended = {}
-    for name, lines in after.items():
-        record = records[name]
-        owned, now = set(record["owned"]), set(lines)
-        was = set(before.get(name) or record.get("before") or lines)
-        at = record["reverted_at"]
-        ended[name] = Ended(
-            record,
-            left=tuple(sorted(owned & now)),
-            changed_by_others=tuple(_marked(was - owned, now - owned)),
-            reverted_at=channels[name].to_monotonic(at) if at is not None else None,
-        )
-    return ended, errors
+def _digest(when: str, lines: set[str]) -> dict[str, str | int]:
+    """A fingerprint short enough to sign: how many lines, and the hash of them in order."""
+    whole = "\n".join(sorted(lines)).encode()
+    return {when: hashlib.sha256(whole).hexdigest()[:12], f"{when}_lines": len(lines)}
 
 
 def _marked(was: set[str], now: set[str]) -> list[str]:
     """What is gone and what is new, apart from what other injections of ours attached."""
-    if any(is_ours(line) for line in now):
-        now = {line for line in now if not line.endswith(CLSACT_LINE)}
-    gone, new = (
-        sorted(line for line in lines if not is_ours(line)) for lines in (was - now, now - was)
-    )
+    gone, new = (_foreign(was, now), _foreign(now, was))
     return [f"- {line}" for line in gone] + [f"+ {line}" for line in new]
+
+
+def _foreign(here: set[str], there: set[str]) -> list[str]:
+    """Lines that are only here and not ours; a clsact qdisc may have come with a filter of ours."""
+    ours = any(is_ours(line) for line in here)
+    return sorted(
+        line
+        for line in here - there
+        if not is_ours(line) and not (ours and line.endswith(CLSACT_LINE))
+    )

@@ -69,6 +69,109 @@ def recover(force: bool) -> None:
         raise SystemExit(1)
 
 
+@commands.command(short_help="What each host can do, and what mends the rest.")
+@click.option("--inventory", metavar="FILE", help="Its hosts, instead of this machine.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: see aftershock/doctor.py.")
+def doctor(inventory: str | None, as_json: bool) -> None:
+    """Tell what each host can do, and the command that mends what it can't; change nothing.
+
+    Exit status 0: every host can do what the network faults need; 1: some can't, or can't be
+    reached.
+    """
+    import json
+
+    from aftershock.cluster.places import look_up
+    from aftershock.doctor import examine, here
+    from aftershock.inventory_file import read_inventory
+
+    if inventory:
+        target, cluster = look_up(read_inventory(inventory))
+        if cluster is not None:
+            cluster.close()
+        report = examine(target.nodes, target.witness)
+    else:
+        report = examine([here()])
+    _say([json.dumps(report.to_dict(), indent=2)] if as_json else report.lines())
+    if not report.ready:
+        raise SystemExit(1)
+
+
+@commands.command(short_help="A run's report anew, in every form, from its folder.")
+@click.argument("run", default="latest")
+@click.option("--journal", metavar="FOLDER", help="Instead of AFTERSHOCK_JOURNAL or ./journal.")
+@click.option("--open", "show", is_flag=True, help="Show report.html in the browser.")
+def report(run: str, journal: str | None, show: bool) -> None:
+    """Write report.html, report.md, junit.xml and verdict.prom of RUN anew, from its folder.
+
+    RUN is a folder, or the name of one in the journal; the newest run if not given.
+    """
+    from aftershock.history import commands as history
+
+    _say(history.render_anew(run, journal, show))
+
+
+@commands.command(short_help="Recovery times over many runs, and what may be claimed of them.")
+@click.option("--journal", metavar="FOLDER", help="Instead of AFTERSHOCK_JOURNAL or ./journal.")
+@click.option("--experiment", metavar="NAME", help="Only this experiment's runs.")
+@click.option("--target", metavar="NAME", help="Only runs against this target, such as lab.")
+@click.option("--since", metavar="WHEN", help="Only runs begun since: 7d, 2026-11-01, an ISO time.")
+@click.option("--require", metavar="TIME", help="Exit 1 unless recovery within it may be claimed.")
+@click.option("--share", default=0.95, show_default=True, help="Of recoveries that must be within.")
+@click.option("--confidence", default=0.95, show_default=True, help="Of the claim, and intervals.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option(
+    "--html", is_flag=False, flag_value="", metavar="[FILE]", help="Also a page; JOURNAL/rto.html."
+)
+def rto(as_json: bool, html: str | None, **asked: Any) -> None:
+    """Read the journal: each run's RTO, distribution, trend, worst, and the share within the
+    objective with its exact interval; how many clean runs a claim still needs; what was changed
+    where it got worse. INCONCLUSIVE runs are counted apart, never as passes.
+
+    Exit status with --require: 0 if of every experiment shown the claim holds that --share of
+    recoveries take no longer, with --confidence; 1 otherwise. Without: 0.
+    """
+    from aftershock.history import commands as history
+
+    found = history.look(**asked)
+    for line in found.left_out:
+        click.echo(line, err=True)
+    _say([found.as_json()] if as_json else found.lines())
+    if html is not None:
+        click.echo(found.write_page(html), err=as_json)
+    if not found.holds:
+        raise SystemExit(1)
+
+
+@commands.group(short_help="The runs that were kept.")
+def journal() -> None:
+    """The journal: a folder for each run."""
+
+
+@journal.command("prune", short_help="Let old runs go, as retention says.")
+@click.option("--journal", metavar="FOLDER", help="Instead of AFTERSHOCK_JOURNAL or ./journal.")
+@click.option("--keep-last", type=int, metavar="N", help="Keep the newest N of each experiment.")
+@click.option("--keep-for", metavar="TIME", help="Keep what is younger: 90d, 12w.")
+@click.option("--failed", is_flag=True, help="Also runs that are FAIL or INCONCLUSIVE.")
+@click.option("--thin", is_flag=True, help="Only timeline and logs: `rto` counts the run on.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def journal_prune(
+    journal: str | None,
+    keep_last: int | None,
+    keep_for: str | None,
+    failed: bool,
+    thin: bool,
+    dry_run: bool,
+) -> None:
+    """Remove the folders of runs that neither --keep-last nor --keep-for keeps.
+
+    The last run of each experiment and target always stays, and so does what did not pass unless
+    --failed is given, and every folder that can't be read as a run.
+    """
+    from aftershock.history import commands as history
+
+    _say(history.prune(journal, keep_last, keep_for, failed, thin, dry_run))
+
+
 def _say(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(line)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Protocol
 
+from aftershock.errors import AftershockError, HostUnreachable
+from aftershock.faults.base import Effect
 from aftershock.hosts.channel import AgentChannel
 
 Channels = Mapping[str, AgentChannel]
+_ENOUGH = 0.7  # of the rise of a round trip that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,11 @@ class Piece:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return {"name": self.name, "host": self.host, "ok": self.ok, "seen": self.seen}
+
+
+def unseen(name: str, host: str, error: AftershockError) -> Piece:
+    """An agent that can't be asked says nothing; a look that failed is none."""
+    return Piece(name, host, None if isinstance(error, HostUnreachable) else False, str(error))
 
 
 class Onlooker(Protocol):
@@ -66,3 +75,21 @@ def bites(pieces: Sequence[Piece], needed: Iterable[str] = ()) -> bool:
     proofs.append({piece.host for piece in pieces if piece.ok and piece.name != "spared"})
     failed = any(piece.ok is False for piece in pieces)
     return bool(hosts) and not failed and all(proven == hosts for proven in proofs)
+
+
+def slower(node: str, before: Sequence[float], now: Sequence[float], effect: Effect) -> Piece:
+    """Whether round trips, in ms, rose as they should: half of them, or the quickest of all.
+
+    The quickest decides, too, since a busy machine makes many of them slow before the fault, and
+    hardly all. Where only a share is slower, so many must be.
+    """
+    if not now:
+        return Piece("slower", node, False, "no echo is answered any more")
+    was, is_now, rise_ms = median(before), median(now), _ENOUGH * effect.size
+    if effect.share == 1:
+        least = min(now) - min(before)
+        seen = f"round trip {is_now:.1f} ms, {was:.1f} before; the quickest {least:+.1f} ms"
+        return Piece("slower", node, max(is_now - was, least) >= rise_ms, seen)
+    late, were = (sum(trip - was >= rise_ms for trip in trips) for trips in (now, before))
+    seen = f"{late} of {len(now)} round trips took {rise_ms:.1f} ms longer, {were} before"
+    return Piece("slower", node, late - were >= max(1, len(now) * effect.share / 2), seen)

@@ -6,7 +6,11 @@
 4. the ledger says "fired", then all gates open at once;
 5. the revert is ordered; what each agent recorded says whether the order came before the heal.
 
-A step that fails on one host takes back what was done on all.
+A step that fails on one host takes back what was done on all, unless `at_least` so many hosts are
+enough: then it is taken back where it failed, and goes on without that host.
+
+A host hears of a fault twice until it bites (arm, fire) and twice until it is over (revert,
+forget), however many rules it has; its facts are asked for once.
 """
 
 from __future__ import annotations
@@ -14,33 +18,45 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 from aftershock.aftermath import Aftermath, forget, gather
-from aftershock.agent.clock import identity
-from aftershock.errors import AftershockError, InvalidInput, NotApplied, NotReverted
-from aftershock.evidence import Piece, bites, wait_for_bite
+from aftershock.errors import (
+    AftershockError,
+    HostUnreachable,
+    InvalidInput,
+    NotApplied,
+    NotReverted,
+    Unsupported,
+)
+from aftershock.evidence import Onlooker, Piece, bites, wait_for_bite
 from aftershock.faults.base import Facts, Fault, Plan, on
-from aftershock.hosts.channel import AgentChannel
-from aftershock.hosts.fleet import Fleet, ask_all
+from aftershock.hosts.channel import ANSWER_S, AgentChannel
+from aftershock.hosts.fleet import Fleet, ask_all, soon
+from aftershock.hosts.local import NamespaceGone
 from aftershock.inventory import Node
 from aftershock.ledger import Ledger
 from aftershock.onlookers import onlooker_for, touches
 
 _ARM_S = 30.0
+_DEAF_S = 1.0
+_SEEN_S = 3.0
+_HEALED_S = 15.0  # after the deadline
 _LONGEST_S = 86_400
 
 
 class Injection:
-    """One fault on some nodes: `arm`, `fire`, `observe`, `revert`, in this order.
+    """One fault on some nodes: `check`, `arm`, `fire`, `observe`, `revert`, in this order.
 
     `lease_s` counts from the arming and bounds the fault whatever happens to this process.
     `witness` is a node that the fault cuts from the hosts; `controls` are nodes that it must reach
     all the time, or its silence proves nothing; `spared` are nodes which the hosts must still reach
     (the hosts themselves unless named). `deadline_only` is for a fault that cuts its
-    own channel: losing that then heals nothing.
+    own channel: losing that then heals nothing. `at_least`: how many hosts are enough; 0 for all.
+    `onlooker` makes who sees the effect, where it isn't to be the usual one for such a fault.
     """
 
     def __init__(
@@ -56,19 +72,26 @@ class Injection:
         controls: Sequence[Node] = (),
         grace_s: float = 10.0,
         deadline_only: bool = False,
+        at_least: int = 0,
+        onlooker: Callable[[Sequence[Node]], Onlooker] | None = None,
     ) -> None:
         for name, seconds in (("lease_s", lease_s), ("grace_s", grace_s)):
             if not 0 < seconds <= _LONGEST_S:
                 raise InvalidInput(f"{name} {seconds}: more than 0 seconds, at most a day")
         if not nodes:
             raise InvalidInput(f"{fault.name}: no nodes: nothing would happen")
+        if not 0 <= at_least <= len(nodes):
+            raise InvalidInput(
+                f"{fault.name}: at_least {at_least}: from 0 (every host) to {len(nodes)}, the hosts"
+            )
         if witness and not touches(fault, witness):
             raise InvalidInput(
                 f"{fault.name}: it doesn't touch the witness {witness.name}: name another"
             )
         self.id = f"{fault.name}-{secrets.token_hex(4)}"
         self.fault = fault
-        self.nodes = tuple(nodes)
+        self.nodes = list(nodes)  # those that it is on: shorter where `at_least` allows
+        self.failed: dict[str, AftershockError] = {}
         self.fired_at: float | None = None
         self.skew_ms: float | None = None
         self.pieces: list[Piece] = []
@@ -78,27 +101,53 @@ class Injection:
         self._ledger = ledger
         self._fleet = fleet
         self._witness = witness
-        kept = spared if spared is not None else nodes
-        self._onlooker = onlooker_for(fault, nodes, witness, kept, controls)
+        self._at_least = at_least or len(nodes)
+        kept = spared if spared is not None else tuple(nodes)
+        self._onlooker = (
+            onlooker(self.nodes)
+            if onlooker
+            else onlooker_for(fault, self.nodes, witness, kept, controls)
+        )
         self._plans: dict[str, Plan] = {}
         self._before: dict[str, list[str]] = {}
         self._fired: dict[str, float] = {}
         self._armed = False
+        self._until = 0.0
+        self._ordered_at = inf
+        self._doubtful: list[Node] = []  # failed, and could not be looked after by then
+
+    def check(self) -> None:
+        """Ask every host whether it can; what can't be is refused before anything is touched."""
+        if self._plans:
+            return
+        channels, errors = self._fleet.reach(self.nodes)
+        facts, silent = self._facts(channels)
+        errors |= silent
+        plans: dict[str, Plan] = {}
+        for name, plain in facts.items():
+            try:
+                plans[name] = on(self.fault, name).plan(Facts.from_dict(plain))
+            except AftershockError as error:
+                errors[name] = type(error)(f"{name}: {error}")
+        if errors:
+            self._go_on_without(errors)
+        self._plans = plans
 
     def arm(self) -> None:
         """Prepare and check everything on every host; nothing is felt. All hosts or none."""
+        self.check()
         channels = self._hosts()
-        self._plan(channels)
         self._onlooker.look_before(self._everyone())
-        agents = {name: {"here": identity(channel.pid)} for name, channel in channels.items()}
-        nodes = [_plain(node) for node in self.nodes]
+        agents = {name: channel.who() for name, channel in channels.items()}
+        nodes = [node.to_dict() for node in self.nodes]
         about = {"fault": self.fault.to_dict(), "nodes": nodes, "agents": agents, **self._lease}
-        self._ledger.note("arming", injection=self.id, **about)
         self._armed = True
-        records, errors = ask_all(channels, "arm", self._request, _ARM_S)
-        if errors:
-            self._give_up("arming", errors)
+        self._until = time.monotonic() + self._lease["lease_s"] + _HEALED_S
+        self._ledger.note("arming", injection=self.id, **about)
+        records, errors = ask_all(channels, "arm", self._request, _ARM_S + self._slow_s)
         self._before = {name: record["before"] for name, record in records.items()}
+        if errors:
+            self._settle("arming", errors)
         self._ledger.note("armed", injection=self.id)
 
     def fire(self) -> float:
@@ -107,19 +156,30 @@ class Injection:
             raise InvalidInput(f"{self.id}: arm it first, and fire it once")
         channels = self._hosts()
         self._ledger.note("fired", injection=self.id)
-        answers, errors = ask_all(channels, "fire", lambda _: {"injection": self.id})
+        at, asked = soon(channels), time.monotonic()
+        patience = _DEAF_S if self._lease["deadline_only"] else ANSWER_S + self._slow_s
+        answers, errors = ask_all(
+            channels, "fire", lambda name: {"injection": self.id, "at": at[name]}, patience
+        )
+        if self._lease["deadline_only"]:  # the answer may be the first thing that it cut
+            errors = {n: error for n, error in errors.items() if not _is_cut_off(error)}
         if errors:
-            self._give_up("firing", errors)
+            self._settle("firing", errors)
         self._fired = {
             name: channels[name].to_monotonic(answer["fired_at"])
             for name, answer in answers.items()
         }
+        if len(self._fired) < len(self.nodes):  # when the others did is known after the heal only
+            self.fired_at = min([asked, *self._fired.values()])
+            return self.fired_at
         self.fired_at = min(self._fired.values())
         self.skew_ms = (max(self._fired.values()) - self.fired_at) * 1000
         return self.fired_at
 
-    def observe(self, within_s: float = 3.0) -> dict[str, Any]:
+    def observe(self, within_s: float | None = None) -> dict[str, Any]:
         """Look until the effect is proven or time is over; `bit` stays true once it was seen."""
+        if within_s is None:
+            within_s = getattr(self._onlooker, "patience_s", _SEEN_S)
         if self.fired_at is None:
             raise InvalidInput(f"{self.id}: fire it first")
         self.pieces = wait_for_bite(self._onlooker, self._everyone(), self.id, within_s)
@@ -144,14 +204,38 @@ class Injection:
             return self.aftermath
         with contextlib.suppress(InvalidInput):  # a full disk must not keep a fault alive
             self._ledger.note("reverting", injection=self.id)
-        self.aftermath = gather(self.id, self.nodes, self._fleet, self._before)
+        self._ordered_at = min(self._ordered_at, time.monotonic())
+        everywhere = [*self.nodes, *self._doubtful]
+        self.aftermath = self._gather(everywhere)
         if self.aftermath.errors:
             said = "; ".join(str(error) for error in self.aftermath.errors.values())
             raise NotReverted(f"{self.id}: {said}; `aftershock recover` tries again")
+        self._look_after()
         with contextlib.suppress(InvalidInput):
             self._ledger.note("reverted", injection=self.id)
-        forget(self.id, self.nodes, self._fleet)
+            forget(self.id, everywhere, self._fleet)  # only now: `recover` would ask for it
         return self.aftermath
+
+    def _look_after(self) -> None:
+        """What an onlooker has to tell of it now that it is over."""
+        look = getattr(self._onlooker, "look_after", None)
+        if look and self.fired_at is not None:
+            with contextlib.suppress(AftershockError):
+                self.pieces += look(self._everyone())
+
+    def _gather(self, nodes: Sequence[Node]) -> Aftermath:
+        """A host that its own fault cuts off from us heals at the deadline, and is asked then.
+
+        What lasted beyond our order, which could not be heard there, was not healed early.
+        """
+        while True:
+            # A command is undone, and then looked for.
+            found = gather(self.id, nodes, self._fleet, self._before, 2 * self._slow_s)
+            if not self._lease["deadline_only"]:
+                return found
+            if not any(map(_is_cut_off, found.errors.values())) or time.monotonic() > self._until:
+                return found.obeying(self._ordered_at)
+            time.sleep(_DEAF_S)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the journal; what hasn't happened yet is None."""
@@ -161,6 +245,7 @@ class Injection:
             "fault": self.fault.name,
             "parameters": self.fault.to_dict(),
             "hosts": [node.name for node in self.nodes],
+            "failed_hosts": {name: str(error) for name, error in self.failed.items()},
             "fired_at": _utc(self.fired_at),
             "fired_at_monotonic_s": self.fired_at,
             "skew_ms": self.skew_ms,
@@ -189,23 +274,43 @@ class Injection:
     def _everyone(self) -> dict[str, AgentChannel]:
         return self._fleet.channels([*self.nodes, *([self._witness] if self._witness else [])])
 
-    def _plan(self, channels: dict[str, AgentChannel]) -> None:
+    def _facts(
+        self, channels: Mapping[str, AgentChannel]
+    ) -> tuple[dict[str, Any], dict[str, AftershockError]]:
+        """What plans need to know; an agent is asked once."""
         devices = {node.name: list(node.devices) for node in self.nodes}
         wants = list(self.fault.wants)
-        facts, errors = ask_all(
-            channels, "facts", lambda name: {"devices": devices[name], "wants": wants}
-        )
-        for error in errors.values():
-            raise error
-        self._plans = {
-            name: on(self.fault, name).plan(Facts.from_dict(plain)) for name, plain in facts.items()
+        unknown = {
+            name: one
+            for name, one in channels.items()
+            if _key(devices[name], wants) not in one.facts
         }
+        told, errors = ask_all(
+            unknown, "facts", lambda name: {"devices": devices[name], "wants": wants}
+        )
+        for name, facts in told.items():
+            channels[name].facts[_key(devices[name], wants)] = facts
+        known = {name: one for name, one in channels.items() if name not in errors}
+        return {name: one.facts[_key(devices[name], wants)] for name, one in known.items()}, errors
 
     def _request(self, name: str) -> dict[str, Any]:
         steps = [step.request() for step in self._plans[name].steps]
         return {"injection": self.id, "steps": steps, **self._lease}
 
-    def _give_up(self, step: str, errors: dict[str, AftershockError]) -> None:
+    @property
+    def _slow_s(self) -> float:
+        """How long the slowest of a user's commands may take."""
+        steps = [step for plan in self._plans.values() for step in plan.steps]
+        return max((float(step.options.get("timeout_s", 0.0)) for step in steps), default=0.0)
+
+    def _settle(self, step: str, errors: Mapping[str, AftershockError]) -> None:
+        """Go on without the hosts that failed if the rest is enough; else take back all of it."""
+        if len(self.nodes) - len(errors) >= self._at_least:
+            failed = [node for node in self.nodes if node.name in errors]
+            undone = gather(self.id, failed, self._fleet, self._before)
+            self._doubtful += [node for node in failed if node.name in undone.errors]
+            self._go_on_without(errors)
+            return
         said = "; ".join(str(error) for error in errors.values())
         try:
             self.revert()
@@ -213,11 +318,27 @@ class Injection:
             raise NotApplied(f"{step} {self.id}: {said}; and taking it back: {error}") from error
         raise NotApplied(f"{step} {self.id}: {said}; what was done on the other hosts is undone")
 
+    def _go_on_without(self, errors: Mapping[str, AftershockError]) -> None:
+        left = [node for node in self.nodes if node.name not in errors]
+        if len(left) < self._at_least:
+            if len(errors) == 1:
+                raise next(iter(errors.values()))
+            kind = HostUnreachable if _are_all(errors, HostUnreachable) else Unsupported
+            raise kind("; ".join(str(error) for error in errors.values()))
+        self.failed |= errors
+        self.nodes[:] = left  # in place: the onlooker has the same list
 
-def _plain(node: Node) -> dict[str, Any]:
-    return {name: getattr(node, name) for name in node.__dataclass_fields__} | {
-        "env": dict(node.env)
-    }
+
+def _are_all(errors: Mapping[str, AftershockError], kind: type[AftershockError]) -> bool:
+    return all(isinstance(error, kind) for error in errors.values())
+
+
+def _key(devices: Sequence[str], wants: Sequence[str]) -> tuple[str, ...]:
+    return (*devices, "", *wants)
+
+
+def _is_cut_off(error: BaseException) -> bool:
+    return isinstance(error, HostUnreachable) and not isinstance(error, NamespaceGone)
 
 
 def _utc(monotonic: float | None) -> str | None:

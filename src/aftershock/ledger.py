@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aftershock.agent.clock import identity, is_there
+from aftershock.agent.records import sync_folder
 from aftershock.errors import InvalidInput, NotReverted
 
 Undo = Callable[[Mapping[str, Any]], str]
@@ -77,18 +78,32 @@ class Ledger:
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
             raise InvalidInput(f"ledger: {error}: name a writable AFTERSHOCK_STATE") from error
-        self.note("begun", run=run_id, controller=identity(os.getpid()))
-        _sync_folder(self.path.parent)
+        try:
+            self.note("begun", run=run_id, controller=identity(os.getpid()))
+        except InvalidInput:
+            self.close()
+            raise
+        sync_folder(self.path.parent)
 
     def note(self, event: str, **detail: Any) -> None:
         """Write one line, for good."""
         line = {"event": event, "at": datetime.now(UTC).isoformat(), **detail}
         try:
             with self._lock:
-                os.write(self._file, json.dumps(line).encode() + b"\n")
-                os.fsync(self._file)
+                self._append(json.dumps(line).encode() + b"\n")
         except OSError as error:
             raise InvalidInput(f"ledger {self.path}: {error}: free some space there") from error
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._file).st_size
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, size)  # half a line would spoil the next one, too
+            raise
 
     def intend_undo(self, kind: str, undo_data: Mapping[str, Any]) -> str:
         """Note a change that has a registered undo, before making it; its entry's name."""
@@ -159,11 +174,3 @@ def runs() -> Iterator[Run]:
     """Every run that has a file."""
     for path in sorted((state_dir() / "runs").glob("*.jsonl")):
         yield read(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

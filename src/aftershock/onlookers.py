@@ -6,23 +6,36 @@ what a witness that was named should have seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
-from statistics import median
 from typing import Any
 
+from aftershock import strain
+from aftershock.attempts import Attempts
+from aftershock.capped import Capped
+from aftershock.counting import Counting
 from aftershock.errors import AftershockError
-from aftershock.evidence import Channels, Onlooker, Piece
-from aftershock.faults.base import Fault, PerNode, on
+from aftershock.evidence import Channels, Onlooker, Piece, slower
+from aftershock.faults.base import Fault, PerNode
 from aftershock.faults.dns import Dns
+from aftershock.faults.freeze import Freeze
 from aftershock.faults.traffic import Traffic
+from aftershock.fullness import Fullness
 from aftershock.hosts.channel import AgentChannel
-from aftershock.hosts.fleet import ask_all
 from aftershock.inventory import Node
+from aftershock.slowness import Slowness
+from aftershock.stillness import Stillness
 
 REACH_S = 0.4
-_ENOUGH = 0.7  # of the rise of a round trip that was asked for
 _EVENTS = 20  # how many lost or repeated echoes are aimed at
+_OF_HOSTS: Mapping[str, Callable[[Fault, Sequence[Node]], Onlooker]] = {
+    "frozen": Stillness,
+    "full": Fullness,
+    "late": Slowness,
+    "failing": Attempts,
+    "capped": Capped,
+    **strain.KINDS,
+}
 
 
 def onlooker_for(
@@ -33,8 +46,10 @@ def onlooker_for(
     controls: Sequence[Node] = (),
 ) -> Onlooker:
     """Who looks at a fault of this kind."""
+    if own := _OF_HOSTS.get(fault.effect.kind):
+        return own(fault, nodes)
     if isinstance(fault, PerNode):
-        return Mesh(fault, nodes)
+        return Mesh(fault, nodes, spared)
     traffic, kind = traffic_of(fault), fault.effect.kind
     if kind == "silent" and (traffic is None or traffic.is_everything):
         return Silence(fault, nodes, witness, spared, controls)
@@ -52,6 +67,19 @@ def traffic_of(fault: Fault) -> Traffic | None:
     return getattr(fault, "traffic", None)
 
 
+def cuts_controller(fault: Fault) -> bool:
+    """Whether a fault may cut the way to its own agents: then only the lease's deadline heals."""
+    parts = fault.by_node.values() if isinstance(fault, PerNode) else (fault,)
+    return any(
+        traffic.cut_controller if (traffic := traffic_of(part)) else _takes_channel(part)
+        for part in parts
+    )
+
+
+def _takes_channel(fault: Fault) -> bool:
+    return isinstance(fault, Freeze) and fault.takes_channel
+
+
 def touches(fault: Fault, witness: Node) -> bool:
     """Whether a fault can be seen from a witness."""
     if isinstance(fault, PerNode):
@@ -59,25 +87,6 @@ def touches(fault: Fault, witness: Node) -> bool:
     traffic = traffic_of(fault)
     felt = traffic.touches if traffic else fault.cuts
     return any(felt(address) for address in witness.addresses)
-
-
-class Counting:
-    """What the agents counted, for what can't be seen in any other way."""
-
-    needed: tuple[str, ...] = ()
-
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self._nodes = nodes
-
-    def look_before(self, channels: Channels) -> None:
-        """Nothing to compare with."""
-
-    def look(self, channels: Channels, injection: str) -> list[Piece]:
-        """A piece a host."""
-        hosts = {node.name: channels[node.name] for node in self._nodes}
-        seen, errors = ask_all(hosts, "observe", lambda _: {"injection": injection})
-        lost = [Piece("counted", name, False, str(error)) for name, error in errors.items()]
-        return [*(_counted(name, steps) for name, steps in seen.items()), *lost]
 
 
 class Silence(Counting):
@@ -113,9 +122,9 @@ class Silence(Counting):
 
     def look(self, channels: Channels, injection: str) -> list[Piece]:
         """Every piece, as it is now."""
-        silent = self._silent(channels)
-        spared = self._still_reached(channels)
-        return [*super().look(channels, injection), *silent, *spared]
+        counted = super().look(channels, injection)
+        unheard = {piece.host for piece in counted if piece.ok is None}
+        return [*counted, *self._silent(channels), *self._still_reached(channels, unheard)]
 
     def _silent(self, channels: Channels) -> list[Piece]:
         if not self._witness:
@@ -139,9 +148,12 @@ class Silence(Counting):
             pieces.append(Piece("silent", node.name, not still if before else None, seen))
         return pieces
 
-    def _still_reached(self, channels: Channels) -> list[Piece]:
+    def _still_reached(self, channels: Channels, unheard: set[str]) -> list[Piece]:
         pieces = []
         for node in self._nodes:
+            if node.name in unheard:
+                pieces.append(Piece("spared", node.name, None, "its agent can't be asked"))
+                continue
             near = [a for other in self._spared if other.name != node.name for a in other.addresses]
             near = [address for address in near if not self._fault.cuts(address)]
             if not near:
@@ -172,7 +184,8 @@ class SilentPort(Counting):
 
     def look_before(self, channels: Channels) -> None:
         """Note which handshakes are answered by now."""
-        self._answered = {node for node in self._ways if self._answers(channels, node)}
+        asked = [node.name for node in self._nodes if node.name in self._ways]
+        self._answered = {node for node in asked if self._answers(channels, node)}
 
     def look(self, channels: Channels, injection: str) -> list[Piece]:
         """Every piece, as it is now."""
@@ -229,9 +242,12 @@ class RoundTrips(Counting):
         if not self._witness:
             return {}
         channel, words = channels[self._witness.name], self._words()
+        targets = {
+            one.name: self._targets[one.name] for one in self._nodes if one.name in self._targets
+        }
         posted = {
             node: channel.post("probe", address=address, **words)
-            for node, address in self._targets.items()
+            for node, address in targets.items()
         }
         longest = words["timeout_s"] + words["count"] * (words["interval_s"] + 0.01) + 10
         return {node: channel.result(each, "probe", longest) for node, each in posted.items()}
@@ -239,7 +255,10 @@ class RoundTrips(Counting):
     def _words(self) -> dict[str, Any]:
         if self._effect.kind == "slower":
             timeout_s = min(60.0, 3 * self._effect.size / 1000 + 0.5)
-            return {"count": 9, "interval_s": 0.02, "timeout_s": timeout_s}
+            if self._effect.share == 1:
+                return {"count": 9, "interval_s": 0.02, "timeout_s": timeout_s}
+            count = min(400, max(40, round(_EVENTS / self._effect.share)))
+            return {"count": count, "interval_s": 0.002, "timeout_s": timeout_s}
         count = min(400, max(40, round(_EVENTS / max(self._effect.size, 0.001))))
         return {"count": count, "interval_s": 0.002, "timeout_s": REACH_S}
 
@@ -251,7 +270,7 @@ class RoundTrips(Counting):
         if before["answered"] < before["sent"] / 2:
             return Piece(kind, node, None, "no answer before the fault either")
         if kind == "slower":
-            return _slower(node, before["rtt_ms"], now["rtt_ms"], size)
+            return slower(node, before["rtt_ms"], now["rtt_ms"], self._effect)
         if kind == "repeated":
             seen = f"{now['repeated']} of {now['sent']} echoes answered again"
             return Piece(kind, node, now["repeated"] >= now["sent"] * size / 2, seen)
@@ -261,13 +280,17 @@ class RoundTrips(Counting):
 
 
 class Mesh(Counting):
-    """Every node tries every other: who is cut off from whom gets no answer, the rest do."""
+    """Every node tries everyone: who is cut off from whom gets no answer, the rest do.
+
+    `everyone` are those between whom the shape is, also such as nothing is done to.
+    """
 
     needed = ("silent",)
 
-    def __init__(self, fault: PerNode, nodes: Sequence[Node]) -> None:
+    def __init__(self, fault: PerNode, nodes: Sequence[Node], everyone: Sequence[Node]) -> None:
         super().__init__(nodes)
         self._fault = fault
+        self._everyone = everyone
         self._before: dict[str, set[str]] = {}
 
     def look_before(self, channels: Channels) -> None:
@@ -288,7 +311,7 @@ class Mesh(Counting):
         return {
             node.name: _answering(
                 channels[node.name],
-                [a for other in self._nodes if other is not node for a in other.addresses],
+                [a for other in self._everyone if other is not node for a in other.addresses],
             )
             for node in self._nodes
         }
@@ -296,23 +319,24 @@ class Mesh(Counting):
     def _compare(self, node: Node, now: set[str]) -> list[Piece]:
         cut: set[str] = set()
         kept: set[str] = set()
-        for other in self._nodes:
+        for other in self._everyone:
             if other is not node:
                 (cut if self._apart(node, other) else kept).update(other.addresses)
         before = self._before[node.name]
         still, gone = sorted(now & cut), sorted((before & kept) - now)
         silent = f"{len(cut & before) - len(still)} of {len(cut & before)} cut addresses are silent"
         spared = f"reaches {len(now & kept)} of {len(before & kept)} that it should"
-        proven = not still if cut & before else None if cut else True
         return [
-            Piece("silent", node.name, proven, silent if cut else "nobody is to be cut from it"),
+            Piece("silent", node.name, not still if cut & before else None, silent),
             Piece("spared", node.name, not gone if kept & before else None, spared),
         ]
 
     def _apart(self, one: Node, other: Node) -> bool:
-        return any(on(self._fault, one.name).cuts(address) for address in other.addresses) or any(
-            on(self._fault, other.name).cuts(address) for address in one.addresses
-        )
+        return self._deaf(one, other) or self._deaf(other, one)
+
+    def _deaf(self, hearer: Node, speaker: Node) -> bool:
+        fault = self._fault.by_node.get(hearer.name)
+        return fault is not None and any(fault.cuts(address) for address in speaker.addresses)
 
 
 def _pair(traffic: Traffic, node: Node, witness: Node) -> tuple[str, str] | None:
@@ -326,14 +350,6 @@ def _pair(traffic: Traffic, node: Node, witness: Node) -> tuple[str, str] | None
 
 def _blind(name: str, nodes: Sequence[Node], why: str) -> list[Piece]:
     return [Piece(name, node.name, None, why) for node in nodes]
-
-
-def _slower(node: str, before: Sequence[float], now: Sequence[float], rise_ms: float) -> Piece:
-    if not now:
-        return Piece("slower", node, False, "no echo is answered any more")
-    was, is_now = median(before), median(now)
-    seen = f"round trip {is_now:.1f} ms, {was:.1f} before"
-    return Piece("slower", node, is_now - was >= _ENOUGH * rise_ms, seen)
 
 
 def _answering(channel: AgentChannel, addresses: Sequence[str]) -> set[str]:
@@ -354,23 +370,3 @@ def _spared(channel: AgentChannel, near: Sequence[str]) -> Piece:
         return Piece("spared", channel.name, False, str(error))
     seen = f"reaches {len(reached)} of {len(near)} spared addresses"
     return Piece("spared", channel.name, bool(reached), seen)
-
-
-_TOLD = {"drop": "dropped", "divert": "diverted"}
-
-
-def _counted(host: str, steps: Sequence[Mapping[str, Any]]) -> Piece:
-    """What the agent's first step counted, over all devices."""
-    kind = steps[0]["kind"]
-    if kind == "command":
-        return Piece("check", host, steps[0]["ok"], steps[0]["said"])
-    if kind == "reset":
-        seen = f"{steps[0]['destroyed']} connections reset, {steps[0]['left']} there now"
-        return Piece("reset", host, steps[0]["destroyed"] > 0, seen)
-    ways: dict[str, int] = {}
-    for step in steps:
-        for way, count in step["counts"].items():
-            ways[way] = ways.get(way, 0) + count["packets"]
-    told = ", ".join(f"{packets} {way}" for way, packets in ways.items())
-    name = _TOLD[kind]
-    return Piece(name, host, sum(ways.values()) > 0, f"{name} {told}")

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from aftershock import ledger
-from aftershock.agent.clock import boot_id, is_there
-from aftershock.errors import AftershockError, HostUnreachable, InvalidInput
+from aftershock.agent.clock import boot_id, end_process
+from aftershock.errors import AftershockError, HostUnreachable, InvalidInput, NotReverted
 from aftershock.hosts.channel import AgentChannel
-from aftershock.hosts.fleet import Fleet, Host, host_for
+from aftershock.hosts.fleet import AT_ONCE, Fleet, Host
 from aftershock.hosts.local import NamespaceGone
 from aftershock.inventory import Node, node_from_dict
 
-_PATIENCE_S = 5.0
 _HEAL_S = 15.0
+_RESTARTED = "the machine was restarted since, so nothing of it is left"
+_LOOKED = (
+    "the machine was restarted since, and nothing of it is left (looked, and undone if need be)"
+)
+# What has a name on the host, by which somebody may have made it again as they found it.
+_NAMED = {"throttle", "delay", "fail"}
+_NAMESPACE_GONE = "its network namespace is gone, and the fault with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +53,23 @@ class Recovered:
         return [f"{finding.run}: {finding.sentence}" for finding in self.findings]
 
 
-def recover(force: bool = False, way: Callable[[Node], Host] = host_for) -> Recovered:
+def recover(force: bool = False, way: Callable[[Node], Host] | None = None) -> Recovered:
     """Heal what runs left whose controller is gone; twice is harmless.
 
     A run whose controller lives is only reported, unless `force`. What could not be healed stays
     in the ledger for the next time.
     """
     fleet = Fleet(way)
+    found: list[Finding] = []
     try:
-        found = [finding for run in ledger.runs() for finding in _run(run, fleet, force)]
+        found += [finding for run in ledger.runs() for finding in _run(run, fleet, force)]
     finally:
-        fleet.close()
+        try:
+            fleet.close()
+        except NotReverted as error:  # the ways to the hosts: what was found must still be told
+            found.append(Finding("recover", str(error), False))
     _sweep_records()
     return Recovered(tuple(found))
-
-
-def main_text(include_running: bool = False) -> list[str]:
-    """What `aftershock recover` prints."""
-    return recover(force=include_running).lines()
 
 
 def _run(run: ledger.Run, fleet: Fleet, force: bool) -> Iterator[Finding]:
@@ -96,35 +99,75 @@ def _undo(run_id: str, entry: Mapping[str, Any]) -> Finding:
 def _injection(
     run: ledger.Run, injection: str, arming: Mapping[str, Any], fleet: Fleet
 ) -> list[Finding]:
-    findings = []
-    for plain in arming["nodes"]:
-        node = node_from_dict(plain)
-        agent = arming["agents"][node.name]
+    nodes = [node_from_dict(plain) for plain in arming["nodes"]]
+    reached, errors = fleet.reach(nodes)
+
+    def part(node: Node) -> Finding:
+        way, agent = errors.get(node.name) or reached[node.name], arming["agents"][node.name]
         try:
-            sentence, healed = _node(injection, node, agent, fleet), True
+            sentence, healed = _node(injection, node, agent, way, fleet), True
             if not run.is_going_on():  # its controller would still want to learn of it
                 _forget(injection, node, fleet)
         except AftershockError as error:
             sentence, healed = str(error), False
-        findings.append(Finding(run.run_id, f"{injection} on {node.name}: {sentence}", healed))
-    return findings
+        return Finding(run.run_id, f"{injection} on {node.name}: {sentence}", healed)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(part, nodes))
 
 
-def _node(injection: str, node: Node, agent: Mapping[str, Any], fleet: Fleet) -> str:
-    here = agent["here"]
-    if here["boot"] != boot_id():
-        return "the machine was restarted since, so nothing of it is left"
-    try:
-        channel = fleet.fresh(node)
-    except NamespaceGone:  # only its agent may still run
-        _end_process(here)
-        return "its network namespace is gone, and the fault with it"
-    sentence, owned = _heal(channel, injection)
-    left = sorted(owned.intersection(channel.ask("fingerprint", devices=list(node.devices))))
+def _node(
+    injection: str,
+    node: Node,
+    agent: Mapping[str, Any],
+    way: AgentChannel | AftershockError,
+    fleet: Fleet,
+) -> str:
+    there = agent.get("there") or agent["here"]
+    if isinstance(way, NamespaceGone) and not node.is_far and there["boot"] != boot_id():
+        return _RESTARTED
+    if isinstance(way, NamespaceGone):
+        _end_agent(agent, node, fleet)
+        return _NAMESPACE_GONE
+    if isinstance(way, AftershockError):
+        raise way
+    if way.hello["boot"] != there["boot"]:  # the host's boot decides, not ours
+        return _after_restart(way, injection)
+    if way.hello["netns"] != agent.get("netns", way.hello["netns"]):
+        _end_agent(agent, node, fleet)  # the number of its process is somebody else's by now
+        return _NAMESPACE_GONE
+    sentence, owned = _heal(way, injection)
+    left = sorted(owned.intersection(way.ask("fingerprint", devices=list(node.devices))))
     if left:
         raise HostUnreachable(f"still there: {'; '.join(left)}: remove it by hand")
-    _end_process(here)
+    _end_agent(agent, node, fleet)
     return sentence
+
+
+def _after_restart(way: AgentChannel, injection: str) -> str:
+    """A restart takes all back that a kernel holds, and nothing of what a user's command did.
+
+    A device's table and a cgroup's limits are looked at all the same: undone only while as we set
+    them.
+    """
+    try:
+        steps = way.ask("record", injection=injection)["steps"]
+    except InvalidInput:
+        return _RESTARTED
+    kinds = {step["kind"] for step in steps}
+    if kinds.isdisjoint({"command", *_NAMED}):
+        return _RESTARTED
+    said, _ = _heal(way, injection)
+    return f"the machine was restarted since; {said}" if "command" in kinds else _LOOKED
+
+
+def _end_agent(agent: Mapping[str, Any], node: Node, fleet: Fleet) -> None:
+    """End it where it runs: on another machine its number would be somebody else's."""
+    if node.is_far:
+        # By the channel that is there, or else by one that needs no namespace.
+        fleet.fresh(node.outside()).ask("end", _HEAL_S, process=agent["there"])
+    elif agent["here"]:
+        end_process(agent["here"])
 
 
 def _sweep_records() -> None:
@@ -146,18 +189,10 @@ def _heal(channel: AgentChannel, injection: str) -> tuple[str, set[str]]:
     except InvalidInput:
         return "it had not been armed, so nothing is left", set()
     before = record["state"]
-    record = channel.ask("heal", _HEAL_S, injection=injection, reason="recover")
+    commands = [step.get("undo") or {} for step in record["steps"]]
+    slow_s = max((float(undo.get("timeout_s", 0)) for undo in commands), default=0.0)
+    patience_s = _HEAL_S + 2 * slow_s  # a user's command is undone, and then looked for
+    record = channel.ask("heal", patience_s, injection=injection, reason="recover")
     ended = record["ended_by"]
     how = f"it had healed already ({ended})" if before == "reverted" else f"healed now ({ended})"
     return f"{how}, nothing is left", set(record["owned"])
-
-
-def _end_process(agent: Mapping[str, Any]) -> None:
-    """An agent heals on SIGTERM; one that doesn't heed it is a hanging one."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if not is_there(agent):
-            return
-        os.kill(agent["pid"], number)
-        until = time.monotonic() + _PATIENCE_S
-        while is_there(agent) and time.monotonic() < until:
-            time.sleep(0.02)

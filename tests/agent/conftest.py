@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held import HERE
 from wires import Inject, World, cut_off, world
 
+from aftershock.faults.base import Fault
+from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
 from aftershock.ledger import Ledger
@@ -59,6 +62,41 @@ def inject(wires: World, fleet: Fleet, ledger: Ledger) -> Iterator[Inject]:
     yield make
     for injection in made:
         injection.revert()
+
+
+@pytest.fixture
+def make(fleet: Fleet, ledger: Ledger) -> Iterator[Any]:
+    """Arm and fire a fault of this host itself; whatever happens, it is reverted."""
+    made: list[Injection] = []
+
+    def one(fault: Fault, fire: bool = True, lease_s: float = 60) -> Injection:
+        injection = Injection(fault, [HERE], lease_s=lease_s, ledger=ledger, fleet=fleet)
+        injection.arm()
+        made.append(injection)
+        if fire:
+            injection.fire()
+        return injection
+
+    yield one
+    for injection in made:
+        injection.revert()
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One agent for all tests of a module that don't kill it."""
+    made = Fleet()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AFTERSHOCK_STATE", str(tmp_path_factory.mktemp("agents")))
+        made.fresh(HERE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def agent(agents: Fleet) -> AgentChannel:
+    """The agent of the module."""
+    return agents.fresh(HERE)
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from aftershock.hosts.channel import AgentChannel
+from aftershock.inventory import Node
 
 _numbers = itertools.count(1)
 EVERYBODY = ("0.0.0.0/0", "::/0")
+HERE = Node("here", "none", ("127.0.0.1",), devices=())  # for faults of no device
 
 
 def match(peers: Sequence[str] = EVERYBODY, **more: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from wires import World, arrives, cut_off, is_gone, lost, wait_for
 
+from aftershock.agent.clock import identity
 from aftershock.errors import HostUnreachable, InvalidInput, NotApplied, Unsupported
 from aftershock.faults.partition import TOTAL_LOSS
 from aftershock.hosts.channel import AgentChannel
@@ -68,6 +70,26 @@ def test_unknown_words_are_errors(here: AgentChannel) -> None:
     with pytest.raises(InvalidInput, match="lease_s"):
         here.ask("arm", injection="x", steps=steps(), lease_s=-5)
     assert here.ask("clock") > 0
+
+
+@pytest.mark.root
+def test_it_fires_at_a_moment_but_waits_for_none_that_is_far(here: AgentChannel) -> None:
+    for ahead_s, least_s, most_s in ((0.15, 0.15, 2.0), (-5.0, 0.0, 0.15), (60.0, 0.2, 2.0)):
+        here.ask("arm", injection="x", steps=steps(), lease_s=30)
+        now = here.ask("clock")
+        fired = here.ask("fire", injection="x", at=now + ahead_s)["fired_at"]
+        here.ask("revert", injection="x")
+        here.ask("forget", injection="x")
+        assert least_s <= fired - now < most_s
+
+
+def test_an_earlier_agent_is_ended_by_who_it_is(here: AgentChannel) -> None:
+    bystander = subprocess.Popen(["sleep", "60"])
+    who = {**identity(bystander.pid), "started": 1}
+    assert here.ask("end", process=who) is False, "another process has its number by now"
+    assert bystander.poll() is None
+    assert here.ask("end", process=identity(bystander.pid)) is True
+    assert bystander.wait(5) == -signal.SIGTERM
 
 
 def test_noise_on_the_channel_is_answered_and_survived(here: AgentChannel) -> None:

@@ -12,9 +12,12 @@ from held import held
 from wires import is_gone, wait_for
 
 from aftershock.errors import HostUnreachable, NotApplied, NotReverted
+from aftershock.faults.command import Command
 from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet
+from aftershock.injection import Injection
 from aftershock.inventory import Node
+from aftershock.ledger import Ledger
 
 HERE = Node("here", "none", ("127.0.0.1",), devices=("lo",))
 
@@ -107,9 +110,9 @@ def test_an_undo_that_does_nothing_is_told(agent: AgentChannel, thing: Path) -> 
 
 
 def test_the_deadline_undoes(agent: AgentChannel, thing: Path) -> None:
-    with held(agent, command(thing), lease_s=0.8) as holding:
+    with held(agent, command(thing), lease_s=3) as holding:
         assert thing.exists()
-        assert wait_for(lambda: not thing.exists(), 5)
+        assert wait_for(lambda: not thing.exists(), 10)
         assert holding.ask("record")["ended_by"] == "deadline"
 
 
@@ -157,3 +160,34 @@ def test_words_are_a_list(agent: AgentChannel, thing: Path) -> None:
         held(agent, command(thing, apply="rm -rf")),
     ):
         pass
+
+
+def test_an_undo_that_fails_is_told_in_its_own_words_and_tried_again(
+    fleet: Fleet, ledger: Ledger, thing: Path, tmp_path: Path
+) -> None:
+    busy = tmp_path / "busy"
+    busy.touch()
+    undo = f"if [ -e {busy} ]; then echo the switch is busy; exit 3; else rm -f {thing}; fi"
+    fault = Command(("touch", str(thing)), ("sh", "-c", undo))
+    injection = Injection(fault, [HERE], lease_s=30, ledger=ledger, fleet=fleet)
+    injection.arm()
+    injection.fire()
+    with pytest.raises(NotReverted, match=r"ended 3: the switch is busy.*recover"):
+        injection.revert()
+    told = injection.to_dict()
+    assert told["reverted"] is False and "busy" in told["per_host"]["here"]["error"]
+    busy.unlink()
+    injection.revert()
+    assert injection.to_dict()["clean"] is True and not thing.exists()
+
+
+def test_without_a_check_nothing_proves_the_effect(
+    fleet: Fleet, ledger: Ledger, thing: Path
+) -> None:
+    fault = Command(("touch", str(thing)), ("rm", "-f", str(thing)))
+    injection = Injection(fault, [HERE], lease_s=30, ledger=ledger, fleet=fleet)
+    injection.arm()
+    injection.fire()
+    assert thing.exists() and injection.observe(within_s=0)["bit"] is False
+    injection.revert()
+    assert injection.to_dict()["clean"] is True and not thing.exists()

@@ -13,6 +13,7 @@ import pytest
 from wires import HOOKS, World, arrives, back_after, is_gone, lost, wait_for
 
 from aftershock import ledger
+from aftershock.agent.records import Records
 from aftershock.errors import NotReverted
 from aftershock.recover import recover
 
@@ -175,3 +176,13 @@ def test_a_run_without_leftovers_leaves_no_file(state: Path) -> None:
     assert left_in(state)
     book.close()
     assert left_in(state) == []
+
+
+def test_a_draft_of_a_killed_writer_goes_with_its_record(state: Path) -> None:
+    records = Records(str(state), "h")
+    records.write({"injection": "one", "state": "armed"})
+    records.order("one", "recover")
+    (state / "records" / "one@h.4711.new").write_text('{"inj')
+    (state / "records" / "one-more@h.4711.new").write_text("{")
+    records.drop("one")
+    assert [path.name for path in (state / "records").iterdir()] == ["one-more@h.4711.new"]

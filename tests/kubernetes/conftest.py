@@ -18,6 +18,7 @@ import pytest
 
 from aftershock.lab.kubernetes import ApiServer, Cluster, NodeInfo, Timing
 from aftershock.lab.kubernetes.runtime import PodSpec
+from aftershock.ledger import Ledger
 
 ZONES = ("az-a", "az-b", "az-c")
 
@@ -33,7 +34,7 @@ class SleepRuntime:
 
     async def start(self, pod: PodSpec) -> str:
         command = pod.args or ("sleep", "1000")
-        process = await asyncio.create_subprocess_exec(*command)
+        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **pod.env})
         self.processes[pod.uid] = process
         self.pids.add(process.pid)
         self._started += 1
@@ -84,6 +85,7 @@ class Lab:
         self.cluster = await Cluster(nodes, self.runtime, timing).start()
         self.server = await ApiServer(self.cluster).start()
         self.server.write_kubeconfig(self.kubeconfig, namespace="shop")
+        self.server.write_account(self.kubeconfig.with_name("service-account"))
 
     async def _apply(self, manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return self.cluster.apply(manifests)
@@ -161,6 +163,19 @@ def service(name: str = "web") -> dict[str, Any]:
 
 
 @pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ledgers lie in the test's own folder."""
+    monkeypatch.setenv("AFTERSHOCK_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def book(state: None) -> Iterator[Ledger]:
+    book = Ledger.open("run-1")
+    yield book
+    book.close()
+
+
+@pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path)
     port = int(lab.server.url.rsplit(":", 1)[1])
@@ -171,6 +186,15 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     assert not [pid for pid in lab.runtime.pids if Path(f"/proc/{pid}").exists()]
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Any]:
+    """A namespace of the lab, or of the genuine cluster that these tests were told of."""
+    from .sites import site_in
+
+    with site_in(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

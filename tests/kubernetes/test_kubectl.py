@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from aftershock.lab.kubernetes.authorization import Rights
+
 from .conftest import Lab, deployment, needs_kubectl, ready_pods, until
 
 pytestmark = needs_kubectl
@@ -67,6 +69,21 @@ def test_rollout_restart_and_undo(web: Lab, core: Any) -> None:
     web.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
 
 
+def test_a_stateful_set_is_rolled_out_one_by_one(lab: Lab, core: Any) -> None:
+    db = {**deployment("db", 2), "kind": "StatefulSet"}
+    db["spec"] = {**db["spec"], "serviceName": "db"}
+    lab.apply(db)
+    until(lambda: {pod.metadata.name for pod in ready_pods(core, "app=db")} == {"db-0", "db-1"})
+    assert "2/2" in lab.kubectl("get", "statefulset", "db")
+    before = {pod.metadata.uid for pod in ready_pods(core, "app=db")}
+    lab.kubectl("rollout", "restart", "statefulset/db")
+    lab.kubectl("rollout", "status", "statefulset/db", "--timeout=30s")
+    after = {pod.metadata.uid for pod in ready_pods(core, "app=db")}
+    assert len(after) == 2 and not after & before
+    lab.kubectl("delete", "statefulset", "db", "--timeout=20s")
+    until(lambda: not core.list_namespaced_pod("shop").items)
+
+
 def test_apply_create_and_delete_from_a_file(lab: Lab, core: Any) -> None:
     web = deployment(replicas=2)
     lab.kubectl("create", "-f", "-", stdin='{"apiVersion":"v1","kind":"Namespace",'
@@ -79,3 +96,21 @@ def test_apply_create_and_delete_from_a_file(lab: Lab, core: Any) -> None:
     lab.kubectl("delete", "deployment", "web")
     until(lambda: not core.list_namespaced_pod("shop").items)
     lab.kubectl("delete", "namespace", "shop", "--timeout=20s")
+
+
+def test_a_user_with_few_rights_is_told_so(web: Lab) -> None:
+    rules = {"shop": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]}
+    web.kubeconfig = web.server.write_kubeconfig(
+        web.kubeconfig.with_name("narrow"), "shop", rights=Rights("reader", rules)
+    )
+    assert web.kubectl("get", "pods").count("Running") == 6
+    assert 'User "reader" cannot delete' in web.kubectl("delete", "pods", "--all", code=1)
+    assert web.kubectl("auth", "can-i", "list", "pods").strip() == "yes"
+    assert web.kubectl("auth", "can-i", "delete", "pods", code=1).strip() == "no"
+    assert web.kubectl("auth", "can-i", "get", "pods", "--subresource=log", code=1).strip() == "no"
+    assert web.kubectl("auth", "can-i", "list", "pods", "-n", "default", code=1).strip() == "no"
+    assert web.kubectl("auth", "can-i", "get", "/version").strip() == "yes"
+    (rule,) = [
+        line for line in web.kubectl("auth", "can-i", "--list").splitlines() if "pods" in line
+    ]
+    assert rule.split()[-2:] == ["[get", "list]"]

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from aftershock.lab.kubernetes.authorization import Rights
+
 from .conftest import Lab, ready_pods, until
 
 RECORDED = Path(__file__).resolve().parents[2].parent / "shared" / "kubernetes"
@@ -207,3 +209,28 @@ def test_old_versions_and_initial_events(web: Lab) -> None:
     assert [event["type"] for event in events] == ["ADDED"] * 6 + ["BOOKMARK"]
     marks = events[-1]["object"]["metadata"]["annotations"]
     assert marks == {"k8s.io/initial-events-end": "true"}
+
+
+def test_a_user_without_rights_is_told_what_the_real_one_was(lab: Lab) -> None:
+    lab.server.users["limited"] = Rights("system:serviceaccount:shop:limited")
+    recorded = json.loads((RECORDED / "14-errors.json").read_text())["exchanges"]
+    cases = [e for e in recorded if e["id"].startswith("403-serviceaccount")]
+    assert len(cases) >= 8
+    for case in cases:
+        asked = case["request"]
+        kind = asked["headers"].get("Content-Type", "application/json")
+        code, ours = ask(
+            lab, asked["method"], asked["path"], asked.get("body"), token="limited", kind=kind
+        )
+        assert (code, ours) == (403, case["response"]["body"]), case["id"]
+
+
+def test_access_reviews_are_answered_as_the_real_one_does(lab: Lab) -> None:
+    lab.server.users["limited"] = Rights("system:serviceaccount:shop:limited")
+    for case, token in (("accessreview-denied", "limited"), ("accessreview-allowed", None)):
+        recorded = exchange("14-errors.json", case)
+        asked = recorded["request"]
+        code, ours = ask(lab, "POST", asked["path"], asked["body"], token=token)
+        theirs = recorded["response"]["body"]
+        del theirs["metadata"]["managedFields"]
+        assert (code, ours) == (recorded["response"]["status"], theirs)

@@ -8,17 +8,28 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+LOOPBACK = ip_address("127.0.0.1")
 
 
 class Service:
     """`service.py` in a process of its own; `events` is what it really did and when."""
 
-    def __init__(self, **plan: Any) -> None:
+    def __init__(self, *before: str, **plan: Any) -> None:
+        """`before`: words in front of the command, such as those that enter a namespace."""
         self.events: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("service.py"))],
+            [*before, sys.executable, str(Path(__file__).with_name("service.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -56,6 +67,25 @@ class Service:
         self.process.wait()
         self._reader.join(3)
         self.process.stdout.close()
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    """The files of a certificate for 127.0.0.1 that nobody signed but itself, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(made.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return str(paths[0]), str(paths[1])
 
 
 def offspring(pid: int | None = None) -> set[int]:

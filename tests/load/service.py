@@ -1,8 +1,11 @@
 """A small OpenAI-like service that goes away by itself, at planned monotonic times.
 
-Reads its plan as one JSON line on stdin: {port, seed, outages: [[start, end, share, how]], …}.
+Reads its plan as one JSON line on stdin: {port, seed, outages: [[start, end, share, how]], …}; it
+listens on loopback, or on `host`.
 `how` is "close" (the listener goes, connections are reset), "reset" (a seeded `share` of
-requests is reset) or "stall" (answers wait for the end). Prints what it did. Ends with stdin.
+requests is reset) or "stall" (answers wait for the end). `modes`: answers of `streams.py`, in turn,
+or the one that the request's model names; `told_back` is 401 with the token in it. `tls`: the files
+of a certificate and its key. Prints what it did. Ends with stdin.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import asyncio
 import json
 import random
 import socket
+import ssl
 import struct
 import sys
 import time
 from typing import Any
+
+import streams
 
 TOKEN_S = 0.005
 
@@ -31,15 +37,20 @@ class Service:
         self.stalled_until = 0.0
         self.peers: set[asyncio.StreamWriter] = set()
         self.server: asyncio.Server | None = None
+        self.turn = 0
+        self.tls: ssl.SSLContext | None = None
+        if "tls" in plan:
+            self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self.tls.load_cert_chain(*plan["tls"])
 
     async def listen(self) -> None:
         plug = socket.socket()
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        plug.bind(("127.0.0.1", self.plan["port"]))
+        plug.bind((self.plan.get("host", "127.0.0.1"), self.plan["port"]))
         plug.listen(1024)
         opened = time.monotonic()
         self.plan["port"] = plug.getsockname()[1]
-        self.server = await asyncio.start_server(self.serve, sock=plug)
+        self.server = await asyncio.start_server(self.serve, sock=plug, ssl=self.tls)
         say(port=self.plan["port"], opened=opened)
 
     def kill(self) -> None:
@@ -93,6 +104,18 @@ class Service:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             return
         chat = "messages" in body
+        if modes := self.plan.get("modes"):
+            mode = (
+                body["model"] if body["model"] in streams.KINDS else modes[self.turn % len(modes)]
+            )
+            self.turn += 1
+            if mode == "told_back":
+                text = next((h for h in head.split(b"\r\n") if h.startswith(b"Auth")), b"")
+                length = b"Content-Length: %d\r\n\r\n" % len(text)
+                writer.write(b"HTTP/1.1 401 Unauthorized\r\n" + length + text)
+                return
+            self.as_told(mode, chat, bool(body.get("stream")), writer)
+            return
         if not body.get("stream"):
             said = {"message": {"content": "a"}} if chat else {"text": "a"}
             await asyncio.sleep(TOKEN_S * body["max_tokens"])
@@ -100,6 +123,23 @@ class Service:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
             return
         await self.stream(body, chat, writer)
+
+    def as_told(self, mode: str, chat: bool, streamed: bool, writer: asyncio.StreamWriter) -> None:
+        say(mode=mode)
+        if mode == "page" or not streamed:
+            text = (
+                b"<html><title>Welcome</title></html>"
+                if mode == "page"
+                else streams.whole(mode, chat)
+            )
+            kind = b"text/html" if mode == "page" else b"application/json"
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+            writer.write(head % (kind, len(text)) + text)
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece in streams.events(mode, chat):
+            chunk(writer, piece)
+        chunk(writer, b"")
 
     async def stream(self, body: dict[str, Any], chat: bool, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

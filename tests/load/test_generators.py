@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ from typing import Any
 
 import psutil
 import pytest
-from rig import offspring
+from rig import certificate, offspring
+from streams import KINDS
 
 from aftershock.errors import AftershockError
 from aftershock.load.generator import Generator, Sentinel
+from aftershock.load.profile import load_profile
 from aftershock.load.settings import LoadSettings, SentinelSettings, Stage
 from aftershock.slo.timeline import Timeline
 
@@ -76,17 +79,40 @@ def test_a_stall_does_not_slow_the_schedule_and_p99_tells_it(start_service: Any)
     assert lag is not None and lag < 50
 
 
-def test_a_truncated_stream_and_an_error_in_one_are_failures(start_service: Any) -> None:
-    service = start_service(truncate=0.3, stream_errors=0.2)
-    settings = LoadSettings(service.url, stages=(Stage(60, 60),), stream_share=1.0)
+def test_each_kind_of_broken_answer_is_a_failure_of_its_own_and_tokens_are_counted(
+    start_service: Any,
+) -> None:
+    service = start_service(modes=[*KINDS, "told_back"])
+    settings = LoadSettings(
+        service.url,
+        stages=(Stage(60, 60),),
+        stream_share=1.0,
+        headers={"Authorization": "Bearer sk-not-to-be-told"},
+    )
     timeline, generator = load_for(2.5, settings)
     stats = generator.stats()
-    kinds = [failure["kind"] for failure in timeline.failures]
+    told = {failure["kind"] for failure in timeline.failures}
+    assert told == {*KINDS.values(), "http_401"} - {""}
+    back = [f["detail"] for f in timeline.failures if f["kind"] == "http_401"]
+    assert "Authorization: ***" in back[0], back
+    assert "sk-not-to-be-told" not in json.dumps(timeline.failures) + generator.said
     assert stats.scheduled == stats.ok + stats.failed + stats.in_flight
-    assert kinds.count("truncated") > 0.15 * stats.scheduled
-    assert kinds.count("stream_error") > 0.05 * stats.scheduled
-    assert stats.cut == stats.failed
-    assert set(kinds) == {"truncated", "stream_error"}
+    assert 0 < stats.cut < stats.failed, "some failed before their first token"
+    sound = sum(not KINDS[one["mode"]] for one in service.events if "mode" in one)
+    assert sound - 3 <= stats.ok <= sound
+    assert stats.usage_told > 0.6 * stats.ok and stats.output_tokens > 4 * stats.ok
+    for name in ("ttft", "itl", "tpot", "e2e"):
+        assert getattr(stats, f"{name}_p99_ms") is not None, name
+    assert stats.e2e_from_sent_p99_ms <= 1.02 * stats.e2e_p99_ms
+
+
+def test_requests_that_were_refused_are_sent_again_where_that_was_asked(start_service: Any) -> None:
+    now = time.monotonic()
+    service = start_service(outages=[[now, now + 60, 0.5, "reset"]], seed=3)
+    settings = LoadSettings(service.url, stages=(Stage(60, 60),), retries=8)
+    stats = load_for(1, settings)[1].stats()
+    assert stats.retried > 20 and stats.failed <= 0.1 * stats.scheduled, stats
+    assert stats.scheduled == stats.ok + stats.failed + stats.in_flight
 
 
 def test_workers_of_two_processes_add_up(start_service: Any) -> None:
@@ -107,6 +133,23 @@ def test_workers_of_two_processes_add_up(start_service: Any) -> None:
     assert window.requests == pytest.approx(200, abs=50)
     assert window.errors == 0
     assert stats.scheduled == stats.sent == stats.ok + stats.in_flight
+
+
+def test_a_profile_steps_its_rate_and_holds_the_last_one(
+    start_service: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "arrivals: constant\nstages:\n"
+        "  - {kind: baseline, rate_rps: 10, duration_s: 1}\n"
+        "  - {kind: step, rate_rps: 60, duration_s: 0.5}\n"
+    )
+    settings = load_profile(str(path)).onto(LoadSettings(start_service().url, processes=2), 60)
+    timeline, _ = load_for(3, settings)
+    began = min(report["began"] for report in timeline.last_reports("load"))
+    counts = [timeline.window(began + a, began + a + 0.8).requests for a in (0, 1.2, 2.2)]
+    assert counts[0] == pytest.approx(8, abs=3)
+    assert counts[1:] == [pytest.approx(48, abs=6)] * 2
 
 
 def test_requests_in_flight_at_the_end_are_counted(start_service: Any) -> None:
@@ -223,17 +266,35 @@ def test_an_address_that_does_not_exist_is_told_in_one_sentence() -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_tls_that_fails_is_told_apart(start_service: Any) -> None:
-    service = start_service()
-    url = service.url.replace("http:", "https:")
-    timeline, sentinel = Timeline(), Sentinel(SentinelSettings(url, rate=20))
-    sentinel.start(timeline)
+def test_a_certificate_is_verified_unless_that_was_asked_not_to_be(
+    start_service: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    files = certificate(tmp_path)
+    url = start_service(tls=files).url.replace("http:", "https:")
+    believing = Generator(LoadSettings(url, stages=(Stage(60, 30),)))
+    feeders: dict[str, Any] = {
+        "wary": Sentinel(SentinelSettings(url, rate=20)),
+        "told": Sentinel(SentinelSettings(url, rate=20, verify_tls=False)),
+        "strict": Generator(LoadSettings(url, stages=(Stage(60, 30),))),
+    }
+    monkeypatch.setenv("SSL_CERT_FILE", files[0])
+    timelines = {name: Timeline() for name in [*feeders, "believing"]}
+    believing.start(timelines["believing"])
+    monkeypatch.delenv("SSL_CERT_FILE")
+    for name, feeder in feeders.items():
+        feeder.start(timelines[name])
+    feeders["believing"] = believing
     try:
-        wait(1.5)
+        for feeder in feeders.values():
+            feeder.wait_until_sending()
+        wait(1)
     finally:
-        sentinel.stop()
-    assert {sample.kind for sample in timeline.samples("health")} <= {"tls", "timeout", "reset"}
-    assert timeline.samples("health")
+        for feeder in feeders.values():
+            feeder.stop()
+    assert {sample.kind for sample in timelines["wary"].samples("health")} == {"tls"}
+    assert "" in {sample.kind for sample in timelines["told"].samples("health")}
+    assert {one["kind"] for one in timelines["strict"].failures} == {"tls"}
+    assert believing.stats().ok > 0, timelines["believing"].failures[:1]
 
 
 def test_a_service_that_is_not_there_is_refused_not_fatal() -> None:

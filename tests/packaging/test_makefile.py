@@ -11,7 +11,10 @@ import pytest
 from .test_discover import ROOT
 
 TOOLS = ("mkdir", "touch", "rm", "chmod", "tail", "id", "make", "cat")
-THERE = ("ip", "tc", "nsenter", "haproxy", "cc", "systemctl")
+THERE = (
+    *("ip", "tc", "nsenter", "haproxy", "cc", "systemctl"),
+    *("sshd", "ssh-keygen", "sudo", "fio", "mkfs.ext4", "dmsetup", "chromium"),
+)
 APT = """#!/bin/bash
 echo "apt-get $*" >> {record}
 [ "$1" = update ] && exit 0
@@ -53,10 +56,10 @@ class Machine:
     def lacks(self, name: str) -> None:
         (self.bin / name).unlink()
 
-    def make(self, *words: str) -> "subprocess.CompletedProcess[str]":
+    def make(self, *words: str, target: str = "build/system") -> "subprocess.CompletedProcess[str]":
         options = [f"POLICY={self.policy}", f"SYSTEM_PATH={self.bin}"]
         return subprocess.run(
-            [self.bin / "make", "-C", self.project, "build/system", *options, *words],
+            [self.bin / "make", "-C", self.project, target, *options, *words],
             cwd="/",
             env={"PATH": str(self.bin), "HOME": "/nonexistent"},
             stdout=subprocess.PIPE,
@@ -173,3 +176,30 @@ def test_not_root(machine: Machine) -> None:
     assert done.returncode != 0
     assert "sudo apt-get install haproxy" in done.stdout
     assert machine.recorded == []
+
+
+def test_sshd_is_installed_for_the_tests_without_its_service(machine: Machine) -> None:
+    machine.lacks("sshd")
+    done = machine.make(target="build/developers")
+    assert done.returncode == 0, done.stdout
+    assert machine.recorded == [
+        "apt-get update -qq",
+        "apt-get install -qq -y --no-install-recommends openssh-server",
+        "policy says 101",
+        "systemctl disable --now ssh",
+    ]
+    assert (machine.project / "build/developers").exists() and not machine.policy.exists()
+
+
+def test_an_sshd_that_is_there_is_left_alone(machine: Machine) -> None:
+    assert machine.make(target="build/developers").returncode == 0
+    assert machine.recorded == []
+
+
+def test_without_root_tests_over_ssh_are_skipped(machine: Machine) -> None:
+    machine.lacks("sshd")
+    machine.lacks("id")
+    machine.has("id", "echo 1000")
+    done = machine.make(target="build/developers")
+    assert done.returncode == 0 and machine.recorded == []
+    assert "missing: openssh-server; tests that need them are skipped" in done.stdout

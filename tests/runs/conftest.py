@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CHAOS = Path(sys.executable).with_name("chaos")
-QUICK = {"before_s": 4, "hold_s": 3, "lease_s": 60}
+QUICK = {"before_s": 3, "hold_s": 2, "lease_s": 60}
 
 
 @dataclass

@@ -32,6 +32,8 @@ def told(outcome: Outcome) -> str:
         ("hold_s", -3, "hold_s is -3: give a value from 0.5"),
         ("lease_s", "long", "lease_s is 'long': give a number"),
         ("levels", "nowhere.yaml", "levels file nowhere.yaml: No such file"),
+        ("load_profile", "nowhere.yaml", "load profile 'nowhere.yaml': No such file"),
+        ("scorer", "mine", "scorer 'mine': no such entry point in the group aftershock.scorers"),
         ("target", "nowhere.json", "target 'nowhere.json': No such file"),
     ],
 )

@@ -51,7 +51,7 @@ def run_of(chaos_run: ChaosRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return run
 
 
-def refused(outcome: Outcome, word: str = "INCONCLUSIVE", injected: int = 3) -> Outcome:
+def refused(outcome: Outcome, word: str = "INCONCLUSIVE", injected: int = 4) -> Outcome:
     """What holds of every run here: no PASS, exit status 1, and nothing left on the hosts."""
     assert outcome.status == 1, outcome.printed
     assert outcome.verdict["verdict"] == word, outcome.printed
@@ -59,7 +59,7 @@ def refused(outcome: Outcome, word: str = "INCONCLUSIVE", injected: int = 3) -> 
     return outcome
 
 
-def healed(outcome: Outcome, injected: int = 3) -> None:
+def healed(outcome: Outcome, injected: int = 4) -> None:
     found = outcome.verdict["injections"]
     assert len(found) == injected, outcome.printed
     for injection in found:
@@ -226,7 +226,7 @@ def test_a_journal_that_is_deleted_in_the_middle(run_of: Edited, journal: Path) 
     assert "Traceback" not in outcome.printed
     kept = json.loads((journal.parent / "journal.json").read_text())
     found = kept["rollbacks"][0]["output"]["injections"]
-    assert [injection["clean"] for injection in found] == [True] * 3
+    assert [injection["clean"] for injection in found] == [True] * 4
 
 
 def test_a_killed_run_leaves_its_journal_so_far(run_of: Edited) -> None:

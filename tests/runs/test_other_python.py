@@ -4,20 +4,18 @@ The project is installed there into an environment of its own (kept under build/
 does what it must: one run that passes, one that must not, one whose control can't be loaded.
 """
 
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from .conftest import ROOT, Outcome, command
+from .newer_python import NoNewer, prepare
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -26,28 +24,6 @@ LINES = {(3, 11): ("1.19", "1.44"), (3, 12): ("1.2", "1.45")}
 VERSIONS = (
     "from importlib.metadata import version as v; print(v('chaostoolkit'), v('chaostoolkit-lib'))"
 )
-
-
-def candidates() -> Iterator[str]:
-    """Where a newer interpreter may be: on the PATH, or installed by pyenv but not chosen."""
-    for name in ("python3.12", "python3.13", "python3.14"):
-        if found := shutil.which(name):
-            yield found
-    if pyenv := shutil.which("pyenv"):
-        asked = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False)
-        if root := asked.stdout.strip():
-            yield from sorted(map(str, Path(root).glob("versions/3.1[2-9]*/bin/python3")))
-
-
-def runs(python: str) -> bool:
-    """A shim of pyenv exists for versions that are not chosen, and only complains."""
-    newer = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))"
-    try:
-        return (
-            subprocess.run([python, "-c", newer], capture_output=True, check=False).returncode == 0
-        )
-    except OSError:
-        return False
 
 
 def line_of(python_version: tuple[int, int]) -> tuple[str, str]:
@@ -61,28 +37,10 @@ def newer() -> Path:
         pytest.skip("the lab needs root")
     if sys.version_info >= (3, 12):
         pytest.skip("these tests run on a newer Python themselves")
-    python = next(filter(runs, candidates()), None)
-    if python is None:
-        pytest.skip("no Python 3.12 or newer that runs: the newer Chaos Toolkit is not tested here")
-    wanted = hashlib.sha256(python.encode() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    place = ROOT / "build" / f"newer-python-{wanted[:12]}"
-    place.parent.mkdir(exist_ok=True)
-    with place.with_suffix(".lock").open("w") as lock:  # tests may run side by side
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ((place / "whole").exists() and runs(str(place / "bin/python"))):
-            install(python, place)
-    return place / "bin"
-
-
-def install(python: str, place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)
-    subprocess.run([python, "-m", "venv", place], check=True)
-    pip = [place / "bin/python", "-m", "pip", "install", "--quiet", "--editable", ROOT]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        shutil.rmtree(place)
-        pytest.skip(f"the project can't be installed with {python}: {done.stderr[-300:]}")
-    (place / "whole").touch()
+    try:
+        return prepare()
+    except NoNewer as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

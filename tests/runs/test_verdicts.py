@@ -18,10 +18,22 @@ def test_a_zone_is_lost_and_the_service_is_back(chaos_run: ChaosRun) -> None:
     assert 0.3 < verdict["service_rto_s"] < 15
     assert 0 < verdict["service_rto_error_s"] < 1
     assert verdict["capacity_rto_s"] is None  # the zone's capacity was blocked while it was down
+    assert not [gap for gap in verdict["capacity_gaps"] if gap[2] == "lost"]
+    assert verdict["capacity_after_heal_s"] > 0
+    assert len(verdict["replacements"]) == 2
+    for row in verdict["replacements"]:
+        stages = [row[f"{name}_s"] for name in ("deleted", "scheduled", "started", "ready")]
+        assert stages == sorted(stages) and stages[1] > verdict["capacity_censored_s"] - 0.1, row
+    assert "scheduled   started     ready" in outcome.printed
     assert verdict["requests_total"] > 100
+    good = verdict["goodput"]
+    assert good["before"]["requests"] > 50 and good["after"]["requests"] > 50
+    assert good["during"]["share"] < 1 and good["during"]["met"] > 0
+    assert "goodput" in outcome.printed
     assert {i["fault"] for i in verdict["injections"]} == {
         "partition",
         "cordon",
+        "taint",
         "pod-kill",
     }
     for injection in verdict["injections"]:
@@ -33,9 +45,34 @@ def test_a_zone_is_lost_and_the_service_is_back(chaos_run: ChaosRun) -> None:
     checks = json.loads((outcome.folder / "checks.json").read_text())
     latency = [check for check in checks if check["indicator"] == "p99_latency_ms"]
     assert len(latency) == 2 and all(0 < c["value"] <= c["bound"] == 500 for c in latency)
-    assert (outcome.folder / "report.html").read_text().count("<svg") == 2
+    page = (outcome.folder / "report.html").read_text()
+    wide, narrow = page.split('<div class="wide">')[1].split('<div class="narrow">')
+    assert wide.count("<svg") >= 4 and narrow.count("<svg") >= 4, "a curve a panel, at both widths"
+    assert {path.name for path in outcome.folder.iterdir()} >= {"report.md", "junit.xml"}
+    for form in ("report.md", "junit.xml", "verdict.prom"):
+        assert "az-failure" in (outcome.folder / form).read_text(), form
+    told = verdict["run"]
+    assert told["variables"]["hold_s"] == 2 and told["zones"]["node-a-1"] == "az-a"
+    assert told["command"].startswith("chaos run ") and "--var=hold_s=2" in told["command"]
     for word in ("steady", "FIRED", "failing", "back", "failback", "PASS"):
         assert word in outcome.printed
+
+
+def test_pods_are_killed_and_replaced(
+    chaos_run: ChaosRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SERVICE_TOKEN", token := "sk-not-to-be-told")
+    outcome = chaos_run("pod-kill.json", api_token_env="SERVICE_TOKEN")
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or token.encode() not in path.read_bytes(), path
+    assert token not in outcome.printed
+    verdict = outcome.verdict
+    assert (outcome.status, verdict["verdict"]) == (0, "PASS"), outcome.printed
+    assert verdict["quality"]["before"]["answers"] > 0 and not verdict["quality"]["dropped"]
+    (injection,) = verdict["injections"]
+    assert injection["bit"] and len(injection["parameters"]["pods"]) == 2
+    assert 0 < verdict["capacity_rto_s"] < 15
+    assert "nothing to heal" in outcome.printed
 
 
 def test_a_missed_objective_fails_with_the_measured_time(chaos_run: ChaosRun) -> None:
@@ -53,9 +90,10 @@ def test_a_missed_objective_fails_with_the_measured_time(chaos_run: ChaosRun) ->
         ("naive-gateway", "FAIL", "not back within 30 s"),
         ("no-effect", "INCONCLUSIVE", "no effect"),
         ("starved-load", "INCONCLUSIVE", "schedule"),
-        ("no-such-pods", "INCONCLUSIVE", "no effect"),
+        ("no-such-pods", "INCONCLUSIVE", "no pod matches app=nobody"),
         ("steady-state-not-met", "INCONCLUSIVE", "steady state"),
         ("paused-controller", "INCONCLUSIVE", "healed"),
+        ("worse-answers", "FAIL", "answers got worse"),
     ],
 )
 def test_the_runs_that_must_not_pass(
@@ -66,6 +104,9 @@ def test_the_runs_that_must_not_pass(
     assert outcome.verdict["verdict"] == word, outcome.printed
     assert reason in outcome.reasons
     journal = json.loads((outcome.folder / "journal.json").read_text()) if outcome.folder else {}
+    if experiment == "worse-answers":  # everything else is fine
+        assert outcome.codes <= {"quality_dropped", "off_schedule"}
+        assert outcome.verdict["quality"]["before"]["bad"] == 0
     if experiment == "steady-state-not-met":
         assert journal["run"] == []
 

@@ -55,7 +55,7 @@ def test_a_bad_levels_file_names_the_key(tmp_path: Path, change: dict[str, Any],
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"No such file.*give a path, lab or owner"):
+    with pytest.raises(InvalidInput, match=r"No such file.*give a path, lab, hosts or owner"):
         load_levels(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(InvalidInput, match="not YAML"):

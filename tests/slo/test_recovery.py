@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulate import EFFECT, LAB, feed_load, feed_sentinel, outcomes, timeline_with
 
-from aftershock.slo.aftermath import capacity, fail_back, losses, time_to_detect
+from aftershock.slo.aftermath import fail_back, losses, time_to_detect
 from aftershock.slo.recovery import (
     BACK,
     ENDED,
@@ -21,6 +21,7 @@ from aftershock.slo.recovery import (
     Terms,
     assess,
 )
+from aftershock.slo.slots import SLOT_S, Slot
 from aftershock.slo.timeline import Timeline
 
 TERMS = Terms(objective_s=15, hold_s=15)
@@ -170,22 +171,6 @@ def test_fail_back_from_an_outage_that_lasted_up_to_the_heal() -> None:
     assert found.rto_s == pytest.approx(2.4, abs=0.1)
 
 
-def test_capacity_while_the_fault_holds_and_after() -> None:
-    ready = {
-        "az-a": [(at, 2.0 if at < 0 or at >= 13 else 0.0) for at in range(-5, 30)],
-        "az-b": [(at, 2.0) for at in range(-5, 30)],
-    }
-    timeline = timeline_with([], end=2, gauges={"ready_replicas": ready})
-    found = capacity(timeline, EFFECT, EFFECT + 10, EFFECT + 29)
-    assert (found.rto_s, found.censored_s) == (None, 10)
-    assert found.after_heal_s == pytest.approx(2.5, abs=0.6)
-    elsewhere = {**ready, "az-b": [(at, 2.0 if at < 6 else 4.0) for at in range(-5, 30)]}
-    timeline = timeline_with([], end=2, gauges={"ready_replicas": elsewhere})
-    found = capacity(timeline, EFFECT, EFFECT + 10, EFFECT + 29)
-    assert found.rto_s == pytest.approx(5.5, abs=0.1)
-    assert capacity(Timeline(), EFFECT, None, EFFECT + 5).rto_s is None
-
-
 def test_detection_from_the_gateway() -> None:
     up = {"gateway": [(at / 10, 6.0 if at < 11 else 4.0) for at in range(-20, 30)]}
     timeline = timeline_with([], end=2, gauges={"servers_up": up})
@@ -196,7 +181,20 @@ def test_detection_from_the_gateway() -> None:
 
 
 def test_what_was_lost() -> None:
-    lost = losses(timeline_with([(0, 2, 1)], end=22), EFFECT, EFFECT + 22)
+    lost = losses(timeline_with([(0, 2, 1)], end=22), EFFECT, EFFECT + 22, LAB.limit_s)
     assert lost.requests_lost == pytest.approx(120, abs=40)
     assert lost.failed_by_kind == {"refused": lost.requests_lost}
     assert lost.requests_total > 1200
+
+
+@pytest.mark.parametrize(("open_for_s", "counted"), [(0.3, 0), (5.0, 3)])
+def test_what_is_open_at_the_end_is_lost_only_if_it_hung(open_for_s: float, counted: int) -> None:
+    timeline, end = timeline_with([], end=22), EFFECT + 22
+    before = losses(timeline, EFFECT, end, LAB.limit_s)
+    slot = Slot()
+    slot.counts["scheduled"] = 3
+    place = int((end - open_for_s) / SLOT_S)
+    timeline.feed({"source": "load", "worker": 0, "decided": end, "slots": {place: slot.wire()}})
+    after = losses(timeline, EFFECT, end, LAB.limit_s)
+    assert after.requests_lost - before.requests_lost == counted
+    assert after.requests_total - before.requests_total == counted

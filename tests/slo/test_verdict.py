@@ -89,7 +89,7 @@ BREAKS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "failback_failed",
         {"failback": Recovery(40, GIVEN_UP, censored_s=30)},
     ),
-    "quality": (FAIL, "quality_dropped", {"quality_dropped": "answers repeat one token"}),
+    "quality": (FAIL, "quality_dropped", {"quality": {"dropped": "answers repeat"}}),
     "activity": (FAIL, "activity_failed", {"activity_errors": ["drain_nodes raised"]}),
     "capacity": (
         FAIL,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from aftershock.evidence import Piece, bites
+from aftershock.evidence import Piece, bites, slower
+from aftershock.faults.base import Effect
 
 
 def piece(name: str, ok: bool | None, host: str = "a") -> Piece:
@@ -36,3 +37,20 @@ def test_a_witness_that_was_named_must_have_seen_it(seen: bool | None) -> None:
     pieces = [piece("dropped", True), piece("silent", seen)]
     assert bites(pieces, needed=["silent"]) is (seen is True)
     assert not bites(pieces[:1], needed=["silent"])
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "seen"),
+    [
+        ([1, 1, 2], [81, 82, 83], True),
+        ([1, 40, 60], [81, 82, 83], True),  # a busy machine before
+        ([1, 2, 60], [3, 4, 90], False),  # a busy machine afterwards
+        ([1, 1, 2], [20, 21, 22], False),
+        ([1, 1, 2], [1, 150, 160], True),  # jitter
+        ([1, 1, 2], [], False),
+    ],
+)
+def test_round_trips_are_slower_if_half_or_even_the_quickest_are(
+    before: list[float], now: list[float], seen: bool
+) -> None:
+    assert slower("a", before, now, Effect("slower", 80)).ok is seen

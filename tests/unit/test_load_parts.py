@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from aftershock.errors import InvalidInput
 from aftershock.load.answers import Answer
 from aftershock.load.arrivals import arrivals
+from aftershock.load.lengths import Lengths
 from aftershock.load.prompts import prompt, request
 from aftershock.load.recorder import Recorder
 from aftershock.load.sentinel import judge_completion, judge_health
@@ -21,6 +22,7 @@ from aftershock.load.settings import PROMPT_KINDS, LoadSettings, SentinelSetting
 from aftershock.slo.timeline import Timeline
 
 URL = "http://127.0.0.1:1"
+MANY = Lengths("uniform", low=64, high=2048)
 
 
 @given(
@@ -53,19 +55,19 @@ def test_poisson_arrivals_are_seeded_and_as_many_as_asked() -> None:
 @pytest.mark.parametrize("kind", PROMPT_KINDS)
 def test_prompts_of_each_kind(kind: str) -> None:
     text = prompt(random.Random(1), kind)
-    assert text and (len(text) > 1000) == (kind == "long")
+    assert text and (len(text) > 1000) == (kind in ("long", "shared"))
 
 
 def test_requests_follow_the_settings_and_the_seed() -> None:
-    settings = LoadSettings(URL, max_tokens=(64, 2048), temperatures=(0.1, 1.0))
+    settings = LoadSettings(URL, output_tokens=MANY, temperatures=(0.1, 1.0))
     rng = random.Random(3)
-    asked = [request(rng, settings) for _ in range(300)]
+    asked = [request(rng, settings, i) for i in range(300)]
     again = random.Random(3)
-    assert asked == [request(again, settings) for _ in range(300)]
+    assert asked == [request(again, settings, i) for i in range(300)]
     assert {path for path, _ in asked} == {"/v1/completions", "/v1/chat/completions"}
     assert all(64 <= body["max_tokens"] <= 2048 for _, body in asked)
     assert {body["stream"] for _, body in asked} == {True, False}
-    assert {body["temperature"] for _, body in asked} == {0.1, 1.0}
+    assert [body["temperature"] for _, body in asked] == [0.1, 1.0] * 150
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,8 @@ def test_requests_follow_the_settings_and_the_seed() -> None:
         ({"arrivals": "burst"}, "arrivals"),
         ({"timeout_s": 0.5}, "timeout_s"),
         ({"chat_share": 2}, "chat_share"),
-        ({"max_tokens": (5, 2)}, "max_tokens"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"retries": 11}, "retries"),
         ({"prompts": ("latin",)}, "prompts"),
         ({"stages": ()}, "stages"),
         ({"processes": 0}, "processes"),

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from aftershock.errors import Unsupported
 from aftershock.lab import gpu
+from aftershock.lab.gpu.ledger import utilisation_percent
 
 GIB = 1 << 30
 HOLD = """
@@ -113,14 +115,29 @@ def test_a_full_card_says_so(card: Card) -> None:
             assert say(second) == 2
 
 
-def test_utilisation_is_the_share_of_the_last_second(card: Card) -> None:
+def test_utilisation_is_the_share_of_the_last_second(card: Card, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    assert utilisation_percent(ledger) is None
     with card.hold(GIB) as working:
         assert say(working) == 0
-        assert say(working, "work") == 0
-        seen = card.read()
+        assert utilisation_percent(ledger) == 0
+        noted, seen = _looked_at_once(working, card, ledger)
+        assert noted == pytest.approx(seen["busy"], abs=11), "as NVML says, a bucket later"
         assert 35 <= seen["busy"] <= 50
         assert seen["watts"] > 200
         assert seen["mhz"] == 1980
+
+
+def _looked_at_once(working: Any, card: Card, ledger: Path) -> tuple[float | None, Any]:
+    """What is noted and what NVML says before the second of the work has moved on."""
+    for _ in range(20):
+        assert say(working, "work") == 0
+        began = time.monotonic()
+        noted, seen = utilisation_percent(ledger), card.read()
+        if time.monotonic() - began < 0.35:
+            break
+        time.sleep(1.1)  # a busy machine: idle again, and once more
+    return noted, seen
 
 
 def test_many_at_once_lose_no_byte(card: Card) -> None:

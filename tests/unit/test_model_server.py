@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from aftershock.lab.model_server.metrics import Histogram, Metrics
 from aftershock.lab.model_server.requests import BadRequest, parse
 from aftershock.lab.model_server.scheduler import Scheduler, Sequence
 from aftershock.lab.model_server.text import Sampling, answer, count_tokens
+from aftershock.lab.model_server.weights import Weights
 
 
 def run_dry(scheduler: Scheduler, sequences: list[Sequence]) -> None:
@@ -113,6 +116,31 @@ def test_the_engine_takes_the_time_that_the_model_says() -> None:
         assert sum(metrics.itl.counts) == 40
 
     asyncio.run(story())
+
+
+def test_what_was_preempted_is_paged_in_from_the_volume(tmp_path: Path) -> None:
+    """At a scale: a file of 1 MiB that stands for 256 MiB, and KV blocks of 480 KiB a token."""
+    file = tmp_path / "weights"
+    file.write_bytes(os.urandom(1 << 20))
+    try:
+        os.close(os.open(file, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip("no direct I/O in the folder for temporary files")
+
+    async def story(weights: Weights | None) -> Engine:
+        engine = Engine(Scheduler(4), CostModel(), Metrics("m"), Card(), weights)
+        working = asyncio.create_task(engine.run())
+        await asyncio.gather(*(drain(engine, Sequence(16, 40)) for _ in range(2)))
+        working.cancel()
+        assert engine.scheduler.preemptions > 0
+        return engine
+
+    weights = Weights(file, 256 << 20)
+    metrics = asyncio.run(story(weights)).metrics
+    assert metrics.paged_in_tokens > 16 and weights.read_bytes > 0
+    paged = 'aftershock:kv_paged_in_tokens_total{engine="0",model_name="m"} '
+    assert f"{paged}{metrics.paged_in_tokens}" in metrics.text(0, 0, 0.0, 1)
+    assert asyncio.run(story(None)).metrics.paged_in_tokens == 0, "it was computed anew"
 
 
 def test_a_late_arrival_does_not_wait_for_those_before_it() -> None:

@@ -1,14 +1,18 @@
 """The page as a reader gets it: well-formed, with the verdict's numbers, and one lane a curve."""
 
 import re
+from html import escape
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from aftershock.report.chart import NARROW, Lane, Picture, Series, Strip, draw
+from aftershock.report.chart import NARROW, Bars, Lane, Picture, Series, Strip, draw
 from aftershock.report.page import render
+from aftershock.report.picture import MOST_FAULTS, picture_of
+from aftershock.report.record import Record
+from aftershock.report.scale import scale
 from aftershock.report.sentences import summary
 from aftershock.slo import document
 from aftershock.slo.aftermath import Crossing, Losses
@@ -20,7 +24,7 @@ from aftershock.slo.verdict import RunFacts, decide
 LAB = load_levels("lab")
 EFFECT, HEALED, END = 1010.0, 1020.0, 1030.0
 NODES = {"node-a": "az-a", "node-b": "az-b"}
-VOID = {"meta", "rect", "line", "polyline", "br"}
+VOID = {"meta", "link", "rect", "line", "path", "br"}
 
 
 class Balance(HTMLParser):
@@ -44,7 +48,7 @@ class Balance(HTMLParser):
         assert self.open and self.open.pop() == tag, tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text.append(data.replace("\u00a0", " "))
 
 
@@ -110,7 +114,7 @@ def told(title: str = "A zone is lost", **more: Any) -> dict[str, Any]:
 
 
 def page(title: str = "A zone is lost", **more: Any) -> str:
-    return render(told(title, **more), timeline(), LAB, NODES)
+    return render(Record(told(title, **more), timeline(), LAB, NODES))
 
 
 def test_the_page_is_whole_and_holds_the_verdicts_numbers() -> None:
@@ -121,21 +125,47 @@ def test_the_page_is_whole_and_holds_the_verdicts_numbers() -> None:
         assert words in text, words
 
 
+def row(number: int, **more: Any) -> dict[str, Any]:
+    told = {"pod": f"new-{number}", "replaces": f"old-{number}", "node": "node-b", "zone": "az-b",
+            "deleted_s": 0.1, "scheduled_s": 0.2, "started_s": 1.0, "ready_s": float(number),
+            "waits_for": "", "late": []}  # fmt: skip
+    return told | more
+
+
+def test_what_became_of_the_replicas() -> None:
+    evil = "<script>alert(2)</script>"
+    waits = row(9, scheduled_s=None, started_s=None, ready_s=None, waits_for=evil)
+    rows = [*(row(number) for number in range(2, 9)), waits, row(20, late=["ready"])]
+    capacity = Crossing(20.0, 1.0, gaps=((12.0, 21.0, "late"),))
+    whole = page(replacements=rows, capacity=capacity)
+    text = " ".join(read(whole).text)
+    for words in ("What became of the replicas", "new-2", "old-8", "≤ 20.00", "20.00 s", "± 1.00 s",
+                  "12 to 21 s", evil):  # fmt: skip
+        assert words in text, words
+    assert read(whole).seen.count("script") == 1  # ours
+    lines = summary(told(replacements=rows, capacity=capacity))
+    table = lines[next(n for n, line in enumerate(lines) if "scheduled" in line) :]
+    assert table[1].split() == ["new-9", "az-b", "0.10", "–", "–", "–"] and evil in table[2]
+    assert table[3].split() == ["new-20", "az-b", "0.10", "0.20", "1.00", "≤", "20.00"]
+    assert "and 3 more" in table[8]
+    assert max(map(len, table)) < 90
+
+
 def test_what_a_title_or_a_host_says_is_text_and_nothing_else() -> None:
     evil = "<script>alert(1)</script>"
     bad = injection(hosts=[evil], evidence={"pieces": [
         {"name": "dropped", "host": evil, "ok": False, "seen": evil}]})  # fmt: skip
     whole = page(evil, injections=[bad])
-    assert "script" not in read(whole).seen and whole.count("&lt;script&gt;") >= 4
+    assert read(whole).seen.count("script") == 1 and whole.count("&lt;script&gt;") >= 4
 
 
 def test_every_curve_has_its_lane_and_zones_are_not_mixed() -> None:
     wide = ElementTree.fromstring(page().split('<div class="wide">')[1].split("</div>")[0])
     space = "{http://www.w3.org/2000/svg}"
-    curves = [line.get("class") for line in wide.iter(f"{space}polyline")]
-    # served, bad, health's bad probes, P99; then both zones in share and in GPU utilisation
+    curves = [line.get("class") for line in wide.iter(f"{space}path")]
+    # served, bad, health's bad probes, P50, P99; then both zones in share and in GPU utilisation
     assert sorted(filter(None, curves)) == sorted(
-        ["good", "bad", "bad", "ink", "z0", "z1", "z0", "z1"]
+        ["good", "bad", "bad", "z5", "ink", "z0", "z1", "z0", "z1"]
     )
     states = [box.get("class") for box in wide.iter(f"{space}rect")]
     assert states.count("state none") == 2 and "fault" in states
@@ -144,7 +174,7 @@ def test_every_curve_has_its_lane_and_zones_are_not_mixed() -> None:
 def test_a_shaded_fault_lies_between_firing_and_heal() -> None:
     box = re.search(r'<rect class="fault" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', page())
     assert box
-    scale = (960 - 50 - 14) / 30
+    scale = (1060 - 50 - 14) / 30
     assert float(box[1]) == pytest.approx(50 + 10 * scale, abs=0.2)
     assert float(box[2]) == pytest.approx(10 * scale, abs=0.2)
 
@@ -168,7 +198,7 @@ def test_what_decided_comes_first_and_nothing_is_said_twice(
     assert sum(line.startswith(first[:30]) for line in lines) == 1
     assert any(also in line for line in lines)
     text = " ".join(read(page(**more)).text)
-    assert first[1:] in text and also.partition(" of ")[0] in text
+    assert first[1:] in text and also[1:].partition(" of ")[0] in text
 
 
 def test_a_heal_that_nobody_ordered_is_marked() -> None:
@@ -181,7 +211,9 @@ def test_a_heal_that_nobody_ordered_is_marked() -> None:
 
 def test_a_run_of_which_nothing_is_known_still_has_a_page() -> None:
     facts = RunFacts(rto_objective_s=15, limit_ms=1000)
-    text = " ".join(read(render(document.document(facts, decide(facts)), Timeline(), LAB)).text)
+    text = " ".join(
+        read(render(Record(document.document(facts, decide(facts)), Timeline(), LAB))).text
+    )
     assert "INCONCLUSIVE" in text and "not measured" in text and "Nothing was injected" in text
 
 
@@ -209,5 +241,66 @@ def test_what_was_not_measured_is_a_gap_and_no_zero() -> None:
     lane = Lane("x", [Series("a", "good", points)])
     strip = Strip("y", [("az-a", [(0.0, 2), (3.0, 0)])])
     svg = draw(Picture(0, 6, "s", panels=[lane, strip]), NARROW - 1)
-    assert svg.count("<polyline") == 3
+    assert svg.count("<path") == 1 and svg.count("M") == 3
     assert svg.count('class="state full"') == 1 and svg.count('class="state none"') == 1
+
+
+def test_hosts_that_a_fault_went_on_without_are_named() -> None:
+    less = [injection(failed_hosts={"node-c": "no answer <5 s"})]
+    assert "partition went on without node-c: no answer <5 s" in summary(told(injections=less))
+    assert "without node-c" in " ".join(read(page(injections=less)).text)
+
+
+def test_each_faults_window_is_drawn_from_its_firing_to_its_own_end() -> None:
+    first = injection(per_host={"node-a": {"reverted_at_monotonic_s": 1014.0}})
+    second = injection(fault="delay", fired_at_monotonic_s=1016.0)
+    killed = injection(fault="pod-kill", fired_at_monotonic_s=1012.0, momentary=True)
+    picture = picture_of(timeline(), told(injections=[first, second, killed]), LAB, NODES)
+    (bars,) = [panel for panel in picture.panels if isinstance(panel, Bars)]
+    assert [tuple(row) for row in bars.rows] == [
+        ("partition", 0, 4), ("delay", 6, 10), ("pod-kill", 2, 2),
+    ]  # fmt: skip
+    assert picture.faults == [(0, 4), (6, 10)]
+    many = [injection(fault=f"f{n}") for n in range(40)]
+    (bars,) = [p for p in picture_of(timeline(), told(injections=many), LAB, NODES).panels
+               if isinstance(p, Bars)]  # fmt: skip
+    assert len(bars.rows) == MOST_FAULTS + 1 and bars.rows[-1][0] == "28 more"
+
+
+def test_a_quiet_curve_takes_no_room_and_loses_no_change() -> None:
+    values = [(float(n), 3.0 if n == 500 else 1.0) for n in range(1000)]
+    svg = draw(Picture(0, 1000, "s", panels=[Lane("x", [Series("a", "good", values)])]))
+    path = re.search(r' d="([^"]*)"', svg)
+    assert path and path[1] == "M0 56.0H499L500 0.0L501 56.0H999"
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "said", "at"),
+    [
+        ({}, "good", "1.23 s ± 0.021", 1.234 / 20),
+        ({"rto_objective_s": 1.24}, "bad", "1.23 s ± 0.021", 1.234 / 1.5),
+        ({"recovery": Recovery(EFFECT, GIVEN_UP, censored_s=30.0)}, "bad", "> 30 s", 30 / 40),
+    ],
+)
+def test_the_recovery_time_stands_on_a_scale(
+    more: dict[str, Any], kind: str, said: str, at: float
+) -> None:
+    shown = scale(told(**more))
+    point = re.search(r'class="point" style="left:([\d.]+)%"', shown)
+    assert f'"scale {kind}"' in shown and escape(said) in shown
+    assert point and float(point[1]) == pytest.approx(100 * at, abs=0.01)
+    assert not scale(told(recovery=None))
+
+
+def test_how_a_fault_ended_on_each_host_and_the_fingerprints_beside_it() -> None:
+    ended = {"state": "reverted", "ordered": True, "ended_by": "order", "left": [],
+             "reverted_at_monotonic_s": EFFECT + 9.5}  # fmt: skip
+    same = {"before": "aa11", "after": "aa11", "before_lines": 7, "after_lines": 7}
+    other = {**same, "after": "bb22", "after_lines": 8}
+    hosts = {"node-a": {**ended, "fingerprint": same}, "node-b": {**ended, "fingerprint": other}}
+    one = injection(hosts=["node-a", "node-b"], per_host=hosts,
+                    foreign_changes={"node-b": ["+ qdisc fq"]})  # fmt: skip
+    text = " ".join(read(page(injections=[one])).text)
+    for words in ("reverted on order 9.50 s after it fired; nothing left", "+ qdisc fq",
+                  "aa11 (7 lines), the same after", "aa11 (7 lines) → bb22 (8 lines)"):  # fmt: skip
+        assert words in text, words

@@ -11,6 +11,11 @@ def test_values_from_the_command_line_are_words_and_become_numbers() -> None:
     assert (settings.rto_objective_s, settings.zone, settings.seed) == (3.0, "az-b", 11)
 
 
+def test_truths_may_be_words() -> None:
+    assert Settings.from_configuration({"node_cgroups": "True"}).node_cgroups is True
+    assert Settings.from_configuration({"node_cgroups": False}).node_cgroups is False
+
+
 def test_keys_of_the_experiment_itself_are_left_alone() -> None:
     assert Settings.from_configuration({"colour": "red"}) == Settings()
 
@@ -26,6 +31,8 @@ def test_keys_of_the_experiment_itself_are_left_alone() -> None:
         ("zone", "", "zone is '': give a word"),
         ("gateway", "magic", "gateway is 'magic': choose one of resilient, naive"),
         ("gateway_port", "70000", "gateway_port is 70000: give a value from 1 to 65535"),
+        ("node_cgroups", "maybe", "node_cgroups is 'maybe': give true or false"),
+        ("node_cpus", "-1", "node_cpus is -1: give a value from 0"),
         ("lease_s", "20", "lease_s is 20: the fault would heal before the verdict is in"),
     ],
 )

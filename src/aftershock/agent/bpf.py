@@ -9,7 +9,8 @@ import os
 import platform
 import resource
 import struct
-from typing import List, NamedTuple, Sequence, Tuple
+from functools import lru_cache
+from typing import Any, List, NamedTuple, Sequence, Tuple
 
 from .errors import CannotDo
 
@@ -28,6 +29,11 @@ TCX = {"ingress": 46, "egress": 47}
 _BEFORE = 1 << 3
 
 
+@lru_cache(maxsize=None)
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def call(command: int, attributes: bytes) -> int:
     """One bpf(2) call; OSError as the kernel said it."""
     return _call(command, attributes)[0]
@@ -38,9 +44,8 @@ def _call(command: int, attributes: bytes) -> Tuple[int, bytes]:
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise CannotDo(f"bpf on {platform.machine()}: known are {', '.join(_SYSCALL)}")
-    libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(attributes, _ATTR_BYTES)
-    result = int(libc.syscall(number, command, buffer, _ATTR_BYTES))
+    result = int(_libc().syscall(number, command, buffer, _ATTR_BYTES))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"bpf command {command}: {os.strerror(code)}")
@@ -91,21 +96,20 @@ def load(instructions: bytes, name: str) -> int:
     """Load a traffic-control program; the verifier's own words are in the error."""
     code = ctypes.create_string_buffer(instructions)
     licence = ctypes.create_string_buffer(b"GPL")
-    log = ctypes.create_string_buffer(_LOG_BYTES)
     where = len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence)
 
-    def attempt(level: int) -> int:
-        wanted = (level, _LOG_BYTES, ctypes.addressof(log)) if level else (0, 0, 0)
-        head = struct.pack("<IIQQIIQII", SCHED_CLS, *where, *wanted, 0, 0)
+    def attempt(*log: int) -> int:
+        head = struct.pack("<IIQQIIQII", SCHED_CLS, *where, *log, 0, 0)
         return call(PROG_LOAD, head + name.encode()[:15].ljust(16, b"\0"))
 
     try:
-        return attempt(0)
+        return attempt(0, 0, 0)
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
             raise CannotDo("loading a bpf program needs root: run as root") from None
+    log = ctypes.create_string_buffer(_LOG_BYTES)
     try:
-        return attempt(1)
+        return attempt(1, _LOG_BYTES, ctypes.addressof(log))
     except OSError as error:
         said = log.value.decode(errors="replace").strip().splitlines()[-3:]
         message = f"the kernel refused the program: {error.strerror}: {' / '.join(said)}"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import threading
 from typing import Callable, Dict, List, Mapping, Sequence
 
-from . import netem, resets, rtnl
+from . import bpf, netem, resets, rtnl
 from .errors import AgentError, Invalid
 
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 _LOOPBACK = 1
+_PASS = struct.pack("<BBhiBBhi", 0xB7, 0, 0, -1, 0x95, 0, 0, 0)  # r0 = next; exit
 _TINY_TBF = {"kind": "tbf", "rate_bit": 8000, "burst_bytes": 2000, "limit_bytes": 2000}
 
 
@@ -53,6 +55,26 @@ def _veth() -> None:
         make_pair(ip, "as-trial")
 
 
+def _tcx() -> None:
+    _attached("tcx")
+
+
+def _cls_bpf() -> None:
+    _attached("clsact")
+
+
+def _attached(hook: str) -> None:
+    from .dropping import hook_for
+
+    program = bpf.load(_PASS, "as_trial")
+    try:
+        end = hook_for(hook, _LOOPBACK, ["ingress"], "trial")
+        end.attach({"ingress": program})
+        end.detach()
+    finally:
+        os.close(program)
+
+
 def _netem() -> None:
     kind, options = netem.encode({"kind": "netem", "delay_ms": 1})
     rtnl.add_root_qdisc(_LOOPBACK, kind, options)
@@ -68,6 +90,8 @@ def _sock_destroy() -> None:
 
 
 _TRIALS: Mapping[str, Callable[[], None]] = {
+    "tcx": _tcx,
+    "cls_bpf": _cls_bpf,
     "veth": _veth,
     "netem": _netem,
     "tbf": _tbf,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+import threading
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import bpf
 from .clock import boottime
@@ -29,10 +30,21 @@ from .program import (
 )
 
 _ZERO = struct.pack("<I", 0)
+_REST = bytes(12)  # of the place for an address, of which IPv4 takes four
 _MATCH = {"peers", "spare", "protocols", "peer_ports", "local_ports"}
 _COUNTER_BYTES = 32
 _TICKS = 100  # ranks a second
 
+
+def _heads(version: int, bits: int) -> Dict[str, Tuple[bytes, int]]:
+    """By a prefix's length as it is written: how its key begins, and the bits of its hosts."""
+    return {
+        str(length): (struct.pack("<II", FAMILY_BITS + length, version), (1 << bits - length) - 1)
+        for length in range(bits + 1)
+    }
+
+
+_HEADS4, _HEADS6 = _heads(4, 32), _heads(6, 128)
 Effects = Mapping[str, Union[Loss, Detour]]
 
 
@@ -53,16 +65,22 @@ class Classifier:
         self._gate = self._map(bpf.ARRAY, 4, 8, 1)
         entries = trie_entries(match["peers"], match["spare"])
         trie = self._map(bpf.LPM_TRIE, KEY_BYTES, 4, max(1, len(entries)), bpf.NO_PREALLOC)
-        bpf.fill(trie, entries)
+        self._filling = _Filling(trie, entries)
         ports = self._ports(match)
         self._counters: Dict[str, int] = {}
-        self.programs: Dict[str, int] = {}
+        self._programs: Dict[str, int] = {}
         for direction, effect in effects.items():
             counter = self._counters[direction] = self._map(bpf.ARRAY, 4, _COUNTER_BYTES, 1)
             state = self._map(bpf.ARRAY, 4, 4, 1)
             maps = Maps(self._gate, trie, ports, state, counter)
             code = assemble(direction, maps, ranks[direction], match["protocols"], effect)
-            self.programs[direction] = bpf.load(code, NAMES[direction])
+            self._programs[direction] = bpf.load(code, NAMES[direction])
+
+    @property
+    def programs(self) -> Dict[str, int]:
+        """Descriptors of the loaded programs by direction, once their trie is filled."""
+        self._filling.wait()
+        return self._programs
 
     def _map(self, *shape: int) -> int:
         self._fds.append(bpf.create_map(*shape))
@@ -94,31 +112,62 @@ class Classifier:
 
     def close(self) -> None:
         """Give up every reference; unattached programs and maps vanish."""
-        for fd in (*self.programs.values(), *self._fds):
+        self._filling.end()
+        for fd in (*self._programs.values(), *self._fds):
             os.close(fd)
-        self.programs, self._counters, self._fds = {}, {}, []
+        self._programs, self._counters, self._fds = {}, {}, []
+
+
+class _Filling:
+    """A trie that fills while the rest is made ready: the kernel needs a millisecond for 1000."""
+
+    def __init__(self, trie: int, entries: Sequence[Tuple[bytes, bytes]]) -> None:
+        self._error: Optional[OSError] = None
+        self._thread = threading.Thread(target=self._fill, args=(trie, entries))
+        self._thread.start()
+
+    def _fill(self, trie: int, entries: Sequence[Tuple[bytes, bytes]]) -> None:
+        try:
+            bpf.fill(trie, entries)
+        except OSError as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Until it is filled; OSError as the kernel said it."""
+        self.end()
+        if self._error:
+            raise self._error
+
+    def end(self) -> None:
+        """Until the trie is let alone."""
+        self._thread.join()
 
 
 def trie_entries(drop: Iterable[str], spare: Iterable[str]) -> List[Tuple[bytes, bytes]]:
     """Keys and values of the trie; a prefix that is in both is spared."""
-    entries = {_key(ip_network(text)): struct.pack("<I", 1) for text in drop}
-    entries.update({_key(ip_network(text)): _ZERO for text in spare})
-    return sorted(entries.items())
+    entries = dict.fromkeys(map(_key, drop), struct.pack("<I", 1))
+    entries.update(dict.fromkeys(map(_key, spare), _ZERO))
+    return list(entries.items())
 
 
-def _key(network: Union[IPv4Network, IPv6Network]) -> bytes:
-    head = struct.pack("<II", FAMILY_BITS + network.prefixlen, network.version)
-    return head + network.network_address.packed.ljust(16, b"\0")
+def _key(text: str) -> bytes:
+    """A prefix as the trie has it; by hand, since `ipaddress` takes ten times as long for it."""
+    address, slash, length = text.partition("/")
+    family, heads, bits = (AF_INET6, _HEADS6, "128") if ":" in address else (AF_INET, _HEADS4, "32")
+    try:
+        packed = inet_pton(family, address)
+        head, host = heads[length if slash else bits]
+    except (OSError, KeyError, ValueError):
+        raise Invalid(f"{text!r} is no prefix: an address/0 to {bits}") from None
+    if host and int.from_bytes(packed, "big") & host:
+        raise Invalid(f"{text} is no prefix: it has host bits")
+    return head + packed if bits == "128" else head + packed + _REST
 
 
 def check_match(match: Mapping[str, Any]) -> None:
     """Refuse what is no description of packets."""
     if set(match) != _MATCH:
         raise Invalid(f"match {sorted(match)}: it has {', '.join(sorted(_MATCH))}, and all of them")
-    try:
-        trie_entries(match["peers"], match["spare"])
-    except ValueError as error:
-        raise Invalid(f"match: {error}") from None
     if unknown := set(match["protocols"]) - set(PROTOCOLS):
         raise Invalid(f"protocols {sorted(unknown)}: some of {', '.join(PROTOCOLS)}")
     for low, high in (*match["peer_ports"], *match["local_ports"]):

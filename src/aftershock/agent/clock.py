@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
+
+_PATIENCE_S = 5.0
 
 
 def boottime() -> float:
@@ -40,3 +45,17 @@ def identity(pid: int) -> Dict[str, Any]:
 def is_there(process: Mapping[str, Any]) -> bool:
     """Whether the process of an `identity` still runs."""
     return bool(process["boot"] == boot_id() and is_alive(process["pid"], process["started"]))
+
+
+def end_process(process: Mapping[str, Any]) -> bool:
+    """End an agent, which heals on SIGTERM or else hangs; whether it was there."""
+    was_there = is_there(process)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not is_there(process):
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process["pid"], number)
+        until = time.monotonic() + _PATIENCE_S
+        while is_there(process) and time.monotonic() < until:
+            time.sleep(0.02)
+    return was_there

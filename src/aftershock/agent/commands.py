@@ -31,6 +31,18 @@ except OSError as error:
     sys.exit(f"{error.strerror}: {sys.argv[2]}")
 """
 
+AT_HOME = """
+import ctypes, os, sys
+host = os.open("/proc/1/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+if ctypes.CDLL(None, use_errno=True).setns(host, 0x20000):
+    sys.exit(f"going to the host's files: {os.strerror(ctypes.get_errno())}")
+os.chdir("/")
+try:
+    os.execvp(sys.argv[1], sys.argv[1:])
+except OSError as error:
+    sys.exit(f"{error.strerror}: {sys.argv[1]}")
+"""
+
 
 class Outcome(NamedTuple):
     """How a command ended; `status` is None when its time was over."""
@@ -144,7 +156,7 @@ def run(words: Sequence[str], timeout_s: float, bound: bool = False) -> Outcome:
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                [*(_bound() if bound else ()), *words],
+                [*(_bound() if bound else ()), *_at_home(), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -162,6 +174,13 @@ def run(words: Sequence[str], timeout_s: float, bound: bool = False) -> Outcome:
         output.seek(max(0, size - _LAST_WORDS))
         said = output.read().decode(errors="replace").strip()
     return Outcome(status, said.splitlines()[-1] if said else "")
+
+
+def _at_home() -> List[str]:
+    """What lets a command find the host's programs, where the agent has an image's."""
+    if not os.environ.get("AFTERSHOCK_HOST_ROOT"):
+        return []
+    return [sys.executable, "-I", "-S", "-c", AT_HOME]
 
 
 def _bound() -> List[str]:

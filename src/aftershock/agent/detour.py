@@ -139,6 +139,7 @@ class Divert:
 
     def close(self) -> None:
         """Give up what is left in memory."""
+        self._hook.close()
         for program in self._programs:
             os.close(program)
         if self._classifier:

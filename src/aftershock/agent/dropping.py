@@ -79,6 +79,7 @@ class Drop:
 
     def close(self) -> None:
         """Give up what is left in memory."""
+        self._hook.close()
         self._classifier.close()
 
 

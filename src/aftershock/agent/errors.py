@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 
 class AgentError(Exception):
     """A refusal or failure with its mend; `kind` names a subclass of the controller's errors."""
@@ -21,7 +24,17 @@ class CannotDo(AgentError):
     kind = "unsupported"
 
 
+class Over(AgentError):
+    """A fault came to its end by itself, before it was ordered to."""
+
+
 class NotUndone(AgentError):
     """Something of ours could not be taken back."""
 
     kind = "not_reverted"
+
+
+def complain(what: str) -> None:
+    """Say it to whoever reads our standard error, if anybody still does."""
+    with contextlib.suppress(OSError):
+        print(f"aftershock agent: {what}", file=sys.stderr, flush=True)

@@ -27,9 +27,14 @@ def device_index(device: str) -> int:
         raise Invalid(f"no device {device} here, only {there}: name one of these") from None
 
 
+def is_there(device: str) -> bool:
+    """Whether there is a device of this name."""
+    return any(name == device for _, name in socket.if_nameindex())
+
+
 def facts(devices: Sequence[str], wants: Sequence[str] = ()) -> Dict[str, Any]:
     """What a plan needs to know of this host; of what it `wants`, why this kernel lacks it."""
-    described = [_describe(device) for device in devices]
+    described = [describe(device) for device in devices]
     lacks: Dict[str, str] = {}
     if wants:
         from .capable import capable
@@ -39,14 +44,15 @@ def facts(devices: Sequence[str], wants: Sequence[str] = ()) -> Dict[str, Any]:
         "kernel": platform.release(),
         "machine": platform.machine(),
         "root": os.geteuid() == 0,
-        "bpf": _bpf_refusal(),
+        "bpf": bpf_refusal(),
         "devices": described,
         "lacks": lacks,
         "protected": protected(),
     }
 
 
-def _describe(device: str) -> Dict[str, Any]:
+def describe(device: str) -> Dict[str, Any]:
+    """What a plan needs to know of a device; Invalid when there is none of this name."""
     ifindex, kind = device_index(device), link_type(device)
     return {
         "name": device,
@@ -69,9 +75,11 @@ def _rdma(device: str, kind: int) -> str:
 
 def protected() -> Dict[str, List[str]]:
     """What a fault here should think twice about: the way to the controller, and to the world."""
-    session = os.environ.get("AFTERSHOCK_CONTROLLER") or os.environ.get("SSH_CONNECTION") or ""
+    # Whoever started us in another network namespace says that nobody's way leads through it.
+    session = os.environ.get("AFTERSHOCK_CONTROLLER", os.environ.get("SSH_CONNECTION", ""))
+    controllers = (session.split() or [""])[0].split(",")  # several API servers reach a pod
     return {
-        "controller": session.split()[:1],
+        "controller": [address for address in controllers if address],
         "gateway": sorted({*_gateways_v4(), *_gateways_v6()}),
         "metadata": ["169.254.169.254", "fd00:ec2::254"],
     }
@@ -99,7 +107,7 @@ def _table(path: str) -> Iterator[List[str]]:
             yield words
 
 
-def _bpf_refusal() -> str:
+def bpf_refusal() -> str:
     """Why bpf can't be used here, or nothing."""
     try:
         os.close(bpf.create_map(bpf.ARRAY, 4, 8, 1))

@@ -6,17 +6,18 @@ The record is on disk before each step, so whoever comes after knows what to loo
 from __future__ import annotations
 
 import os
-import sys
-from typing import Any, Dict, List, Sequence
+import time
+from typing import Any, Dict, List, Optional, Sequence
 
 from . import watcher
 from .clock import boottime, identity
-from .errors import AgentError, Invalid, NotUndone
+from .errors import AgentError, Invalid, NotUndone, Over
 from .facts import fingerprint
 from .records import Record, Records
 from .steps import Step, make
 
 ORDER = "order"
+_LONGEST_WAIT_S = 0.25
 
 
 class Lease:
@@ -43,6 +44,7 @@ class Held:
         self.lease = lease
         self._records = records
         self._steps: List[Step] = []
+        began = time.perf_counter()
         try:
             for options in steps:
                 self._steps.append(make(injection, options))
@@ -50,6 +52,7 @@ class Held:
             self._close()
             raise
         self._watcher = watcher.NONE
+        self._took_s = time.perf_counter() - began
         self.record: Record = {
             "injection": injection,
             "state": "arming",
@@ -72,18 +75,21 @@ class Held:
 
     def arm(self) -> Record:
         """Everything prepared and attached with the gate shut: nothing is felt."""
-        self.record["before"] = fingerprint(self.record["devices"])
-        self._write()
         try:
+            self.record["before"] = fingerprint(self.record["devices"])
+            self._write()
             if any(step.outlives for step in self._steps):
                 path = str(self._records.path(self.record["injection"]))
                 self._watcher = watcher.start(path, self.lease.deadline)
                 self.record["watcher"] = self._watcher.identity
                 self._write()
+            began = time.perf_counter()
             for step, record in zip(self._steps, self.record["steps"]):
                 done = step.attach()
                 record["undo"] = done["undo"]
                 self.record["owned"] += done["owned"]
+            # Programs, maps and attaching alone: without the disk, the watcher and the fingerprint.
+            self.record["attached_in_s"] = self._took_s + time.perf_counter() - began
             self.record["state"] = "armed"
             self._write()
         except BaseException:
@@ -91,8 +97,11 @@ class Held:
             raise
         return self.record
 
-    def fire(self) -> Dict[str, Any]:
-        """Start biting; what undoes it is on disk since the arming, so this waits for no disk."""
+    def fire(self, at: Optional[float] = None) -> Dict[str, Any]:
+        """Start biting; what undoes it is on disk since the arming, so this waits for no disk.
+
+        `at`: not before this moment, so that many hosts begin together.
+        """
         if self.record["state"] != "armed":
             raise Invalid(f"injection {self.record['injection']} is {self.record['state']}")
         before = boottime()
@@ -101,6 +110,9 @@ class Held:
         if any(step.rash for step in self._steps):
             self.record["state"] = "firing"
             self._write()
+        if at is not None:
+            time.sleep(min(max(at - boottime(), 0.0), _LONGEST_WAIT_S))
+            before = boottime()
         for step in self._steps:
             step.fire(self.lease.deadline)
         after = boottime()
@@ -120,10 +132,13 @@ class Held:
         return self.record["state"] in ("arming", "armed", "firing", "fired")
 
     def tick(self) -> None:
-        """Let the steps do what came due."""
+        """Let the steps do what came due; one that ended by itself ends them all."""
         if self.record["state"] == "fired":
-            for step in self._steps:
-                step.tick()
+            try:
+                for step in self._steps:
+                    step.tick()
+            except Over as over:
+                self.revert(str(over), ordered=False)
 
     def revert(self, ended_by: str, ordered: bool) -> Record:
         """Take it back, once; what ended it first is what the record says."""
@@ -133,22 +148,21 @@ class Held:
             self._end(ended_by, ordered)
         adopted: List[str] = []
         failed: List[str] = []
+        began = time.perf_counter()
         for step in reversed(self._steps):
             try:
                 adopted += step.detach()
             except Exception as error:  # whatever it is must not keep the other steps
                 failed.append(f"{step.about.get('device', step.kind)}: {error}")
         if failed:
-            self._write()
+            self._records.tell(self.record)
             raise NotUndone(f"{'; '.join(failed)}; `aftershock recover` tries again")
         self.record["owned"] = [line for line in self.record["owned"] if line not in adopted]
+        self.record["detached_in_s"] = time.perf_counter() - began
         self.record["state"] = "reverted"
         self._watcher.end()
         self._close()
-        try:
-            self._write()
-        except OSError as error:  # a full disk must not turn a heal into a failure
-            print(f"aftershock agent: record: {error}", file=sys.stderr, flush=True)
+        self._records.tell(self.record)  # a full disk must not turn a heal into a failure
         return self.record
 
     def _end(self, ended_by: str, ordered: bool) -> None:

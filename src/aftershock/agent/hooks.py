@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from . import bpf
 from .errors import CannotDo
@@ -61,6 +61,9 @@ class Tcx:
                 os.close(link)
         return []
 
+    def close(self) -> None:
+        """Nothing is open but links, which `detach` takes off."""
+
 
 class Clsact:
     """Direct-action filters with handles of their own, at the front of the device's filters."""
@@ -71,10 +74,12 @@ class Clsact:
         self._ifindex = ifindex
         self._injection = injection
         self._directions = directions
-        with netlink() as ip:
-            has_clsact = _has_clsact(ip, ifindex)
-            filters = [_place(ip, ifindex, way) if has_clsact else _free(way) for way in directions]
-            ours = not has_clsact or _made_by_us(ip, ifindex)
+        self._netlink = netlink()  # open until the attaching: opening it is a tenth of an arming
+        try:
+            filters, ours = _plan(self._netlink, ifindex, directions)
+        except BaseException:
+            self.close()
+            raise
         self._intent: Dict[str, Any] = {"ifindex": ifindex, "filters": filters, "made_clsact": ours}
 
     def intent(self) -> Dict[str, Any]:
@@ -83,7 +88,7 @@ class Clsact:
 
     def attach(self, programs: Dict[str, int]) -> Dict[str, Any]:
         """Attach each direction's program; what is ours now, in a fingerprint's words."""
-        with netlink() as ip:
+        with self._netlink as ip:
             if self._intent["made_clsact"]:
                 made = _make_clsact(ip, self._ifindex)
                 self._intent["made_clsact"] = made or _made_by_us(ip, self._ifindex)
@@ -106,6 +111,17 @@ class Clsact:
     def detach(self) -> List[str]:
         """Take ours off and nothing else; what had to be left to others is in the answer."""
         return undo(self._intent)
+
+    def close(self) -> None:
+        """Give up the socket, if nothing was attached by it."""
+        self._netlink.close()
+
+
+def _plan(ip: Any, ifindex: int, directions: List[str]) -> Tuple[List[Dict[str, Any]], bool]:
+    """Where our filters will be, and whether the qdisc that they need is ours to make."""
+    if not _has_clsact(ip, ifindex):
+        return [_free(way) for way in directions], True
+    return [_place(ip, ifindex, way) for way in directions], _made_by_us(ip, ifindex)
 
 
 def undo(intent: Dict[str, Any]) -> List[str]:

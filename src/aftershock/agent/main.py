@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -11,8 +12,8 @@ import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from .clock import boottime
-from .errors import AgentError, Invalid
-from .held import Held
+from .errors import AgentError, Invalid, complain
+from .held import ORDER, Held
 from .ops import SLOW, Operations
 from .records import Records
 from .stream import Closed, Stream, parse
@@ -82,23 +83,24 @@ class Agent:
 
     def _keep_leases(self) -> None:
         now = boottime()
-        for held in self._on():
-            if now >= held.lease.deadline:
-                self._heal("deadline", [held])
-            else:
-                self._tick(held)
         silence = now - self._beat
+        expired = [one for one in self._on() if now >= one.lease.deadline]
+        if expired:
+            self._heal("deadline", expired)
+        for held in self._on():
+            self._tick(held)
         losing = [one for one in self._mortal() if silence > one.lease.grace_s]
         if losing:
             self._heal("heartbeat missed", losing)
-        if (losing or silence > _IDLE_S) and not self._on():
+        missed = any(silence > one.lease.grace_s for one in [*losing, *expired])
+        if (missed or silence > _IDLE_S) and not self._on():
             self._stream = None
 
     def _tick(self, held: Held) -> None:
         try:
             held.tick()
         except (AgentError, OSError) as error:
-            print(f"aftershock agent: {error}", file=sys.stderr, flush=True)
+            complain(str(error))
 
     def _mortal(self) -> List[Held]:
         """What the controller's loss heals."""
@@ -114,18 +116,19 @@ class Agent:
             if number == signal.SIGHUP:  # sent by whoever held the channel
                 self._lose_controller("SIGHUP")
             elif number == signal.SIGUSR1:
-                self._operations.obey_left_orders()
+                for held, reason in self._operations.left_orders():
+                    self._heal(reason, [held], ordered=reason == ORDER)
             else:
                 self._heal(signal.Signals(number).name, self._on())
                 self._operations.finished = True
 
-    def _heal(self, reason: str, losing: List[Held]) -> None:
-        """Nobody ordered this; what fails is tried again while the deadline's check comes round."""
+    def _heal(self, reason: str, losing: List[Held], ordered: bool = False) -> None:
+        """What fails must not keep the others; the deadline's check comes round to it again."""
         for held in losing:
             try:
-                held.revert(reason, ordered=False)
+                held.revert(reason, ordered)
             except (AgentError, OSError) as error:
-                print(f"aftershock agent: {error}", file=sys.stderr, flush=True)
+                complain(str(error))
 
 
 def _reply(stream: Stream, number: Any, call: Callable[[], Any]) -> None:
@@ -155,10 +158,39 @@ def _words(arguments: List[str]) -> Iterator[str]:
 
 def main() -> None:
     """Entry point of the zipapp."""
+    if folders := os.environ.get("AFTERSHOCK_JOIN"):
+        from .blkio import join
+
+        join(folders)
     if sys.argv[1:2] == ["watch"]:
         from .watcher import watch
 
         watch(*sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["look"]:
+        from .looking import look
+
+        print(json.dumps(look(*json.loads(sys.argv[2]))))
+        return
+    if sys.argv[1:2] == ["press"]:
+        from .pressing import press
+
+        press(*sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["storage"]:
+        from .storage import main as look_at_storage
+
+        look_at_storage(*sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["hog"]:
+        from .hogs import main as use_up
+
+        use_up(*sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["fork"]:
+        from .trying import main as fork
+
+        fork(sys.argv[2])
         return
     state, host = _words(sys.argv[1:])
     with contextlib.suppress(OSError):  # leads a group of its own already

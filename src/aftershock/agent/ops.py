@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import Any, Callable, Dict, List, Optional
+import signal
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import facts as host
-from .clock import boot_id, boottime, identity
+from .clock import boot_id, boottime, end_process, identity
 from .errors import Invalid
 from .held import ORDER, Held, Lease
-from .records import Records
+from .records import Record, Records
 
 PROTOCOL = 1
 # Answered from threads, so that they can't delay a lease.
-SLOW = frozenset({"reach", "probe", "gpu"})
+SLOW = frozenset({"reach", "probe", "gpu", "survey", "end", "look", "storage", "vitals", "fork"})
 
 
 class Operations:
@@ -43,7 +45,8 @@ class Operations:
     def op_hello(self) -> Dict[str, Any]:
         """Who answers, on what."""
         system = {"kernel": platform.release(), "python": platform.python_version()}
-        return {"protocol": PROTOCOL, **identity(os.getpid()), **system}
+        place = Path("/proc/self/ns/net").stat().st_ino  # a network namespace until the next boot
+        return {"protocol": PROTOCOL, **identity(os.getpid()), **system, "netns": place}
 
     def op_facts(self, *, devices: List[str], wants: Optional[List[str]] = None) -> Dict[str, Any]:
         """What a plan needs to know."""
@@ -53,8 +56,9 @@ class Operations:
         """The agent's clock, for its offset from the controller's."""
         return boottime()
 
-    def op_beat(self) -> None:
-        """A sign of life; any request is one."""
+    def op_beat(self) -> float:
+        """A sign of life, as any request is; answered with the clock, since clocks drift apart."""
+        return boottime()
 
     def op_fingerprint(self, *, devices: List[str]) -> List[str]:
         """What the host looks like."""
@@ -77,17 +81,17 @@ class Operations:
         self.held[injection] = held
         return held.arm()
 
-    def op_fire(self, *, injection: str) -> Dict[str, Any]:
-        """Let it bite, now."""
-        return self._held(injection).fire()
+    def op_fire(self, *, injection: str, at: Optional[float] = None) -> Dict[str, Any]:
+        """Let it bite, now or at a moment on this host's clock that is nearly here."""
+        return self._held(injection).fire(at)
 
     def op_observe(self, *, injection: str) -> List[Dict[str, Any]]:
         """What was seen so far, an entry a step."""
         return self._held(injection).observe()
 
     def op_revert(self, *, injection: str) -> Dict[str, Any]:
-        """Take it back on order."""
-        return self._held(injection).revert(ORDER, ordered=True)
+        """Take it back on order; the record, and what the host looks like `after`."""
+        return self._and_after(self._held(injection).revert(ORDER, ordered=True))
 
     def op_record(self, *, injection: str) -> Dict[str, Any]:
         """What happened, also to an injection that an earlier agent on this host held."""
@@ -96,18 +100,25 @@ class Operations:
         return self.records.read(injection)
 
     def op_heal(self, *, injection: str, reason: str) -> Dict[str, Any]:
-        """Revert what an earlier agent held: by that agent if it still lives, else in its place."""
+        """Revert what an earlier agent held: by that agent if it still lives, else in its place.
+
+        The record, and what the host looks like `after`.
+        """
         from .watcher import relieve
 
         if injection in self.held:
             raise Invalid(f"injection {injection} is held here: revert it")
-        return relieve(self.records, injection, reason)
+        return self._and_after(relieve(self.records, injection, reason))
 
-    def obey_left_orders(self) -> None:
-        """Revert what another agent left an order for, since our own channel is lost."""
+    def op_end(self, *, process: Dict[str, Any]) -> bool:
+        """End an earlier agent on this host, known by its `identity`; whether it was there."""
+        return end_process(process)
+
+    def left_orders(self) -> Iterator[Tuple[Held, str]]:
+        """What another agent left an order to revert, since our own channel is lost, and why."""
         for injection, held in self.held.items():
             if reason := self.records.ordered(injection):
-                held.revert(reason, ordered=reason == ORDER)
+                yield held, reason
 
     def op_forget(self, *, injection: str) -> None:
         """Drop the record of an injection that is over and was fetched."""
@@ -136,12 +147,59 @@ class Operations:
 
         return gpus()
 
+    def op_look(self, *, chosen: List[Dict[str, Any]], over_s: float) -> Dict[str, Any]:
+        """What another process than this one sees of some processes, over a while."""
+        from .trying import ask_another
+
+        return ask_another("look", [chosen, over_s])
+
+    def op_storage(self, *, what: str, options: Dict[str, Any]) -> Dict[str, Any]:
+        """What another process than this one sees of a volume."""
+        from .storage import ask
+
+        return ask(what, options)
+
+    def op_vitals(self, *, cgroup: str = "") -> Dict[str, Any]:
+        """Processor, memory, swap, pressure and OOM kills of this host, and of a cgroup."""
+        from .vitals import vitals
+
+        return vitals(cgroup)
+
+    def op_fork(self, *, cgroup: str, count: int) -> Dict[str, Any]:
+        """How many processes can be begun in a cgroup, at most `count`."""
+        from .trying import fork_in
+
+        return fork_in(cgroup, count)
+
+    def op_kill(self, *, container: str) -> Dict[str, Any]:
+        """Kill the process that a container lives by; who it was."""
+        from .containers import main_process
+
+        pid = main_process(container)
+        if pid is None:
+            raise Invalid(f"no process of container {container[:12]} here: has it ended?")
+        if pid in (1, os.getpid(), os.getppid()):
+            raise Invalid(f"container {container[:12]} lives by process {pid}: that is our own")
+        who = {**identity(pid), "at": boottime()}
+        os.kill(pid, signal.SIGKILL)
+        return who
+
+    def op_survey(self, *, devices: List[str]) -> Dict[str, Any]:
+        """What this host could do, and what it lacks."""
+        from .survey import survey
+
+        return survey(devices)
+
     def op_bye(self) -> int:
         """Take everything back on order, and end."""
         for held in self.held.values():
             held.revert(ORDER, ordered=True)
         self.finished = True
         return os.getpid()
+
+    def _and_after(self, record: Record) -> Record:
+        there = [device for device in record["devices"] if host.is_there(device)]
+        return {**record, "after": host.fingerprint(there)}
 
     def _held(self, injection: str) -> Held:
         if injection not in self.held:

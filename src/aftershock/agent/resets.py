@@ -86,8 +86,11 @@ class Reset:
 
 class _Match:
     def __init__(self, match: Mapping[str, Any]) -> None:
-        nets = [(ip_network(text), True) for text in match["peers"]]
-        nets += [(ip_network(text), False) for text in match["spare"]]
+        try:
+            nets = [(ip_network(text), True) for text in match["peers"]]
+            nets += [(ip_network(text), False) for text in match["spare"]]
+        except ValueError as error:
+            raise Invalid(f"match: {error}") from None
         self._nets = sorted(nets, key=lambda net: (net[0].prefixlen, not net[1]), reverse=True)
         self._peer_ports = set(expand(match["peer_ports"]))
         self._local_ports = set(expand(match["local_ports"]))

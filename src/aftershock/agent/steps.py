@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Dict, List, Mapping, Protocol
 
 from .errors import Invalid
+
+# Each kind's module, and the class in it; beside that the module has perhaps an `undo`.
+KINDS = {
+    "drop": ("dropping", "Drop"),
+    "divert": ("detour", "Divert"),
+    "reset": ("resets", "Reset"),
+    "command": ("commands", "Command"),
+    "freeze": ("freezing", "Freeze"),
+    "fill": ("filling", "Fill"),
+    "press": ("pressing", "Press"),
+    "throttle": ("throttling", "Throttle"),
+    "delay": ("remapping", "Delay"),
+    "fail": ("remapping", "Fail"),
+    "kill": ("killing", "Kill"),
+    "cpu-stress": ("stress", "CpuStress"),
+    "memory-pressure": ("stress", "MemoryPressure"),
+    "limit": ("limits", "Limit"),
+    "oom": ("ooming", "Oom"),
+}
 
 
 class Step(Protocol):
@@ -41,39 +61,21 @@ class Step(Protocol):
 
 
 def make(injection: str, options: Mapping[str, Any]) -> Step:
-    """A step from a request; imports wait until they are needed."""
+    """A step from a request."""
     kind = options.get("kind")
-    if kind == "drop":
-        from .dropping import Drop
-
-        return Drop(injection, options)
-    if kind == "divert":
-        from .detour import Divert
-
-        return Divert(injection, options)
-    if kind == "reset":
-        from .resets import Reset
-
-        return Reset(injection, options)
-    if kind == "command":
-        from .commands import Command
-
-        return Command(injection, options)
-    raise Invalid(f"step kind {kind!r}: drop, divert, reset or command")
+    if kind not in KINDS:
+        raise Invalid(f"step kind {kind!r}: one of {', '.join(KINDS)}")
+    step: Step = getattr(_module(kind), KINDS[kind][1])(injection, options)
+    return step
 
 
 def undo(kind: str, intent: Mapping[str, Any]) -> List[str]:
     """Take back what a step recorded, from any process there; the lines left to others."""
-    if kind == "reset":
-        return []
-    if kind == "command":
-        from . import commands
+    by = getattr(_module(kind), "undo", None)  # of some, nothing stays when the agent is gone
+    left: List[str] = by(intent) if by else []
+    return left
 
-        return commands.undo(intent)
-    if kind == "divert":
-        from . import detour
 
-        return detour.undo(intent)
-    from . import dropping
-
-    return dropping.undo(intent)
+def _module(kind: str) -> Any:
+    """Imported when it is needed."""
+    return importlib.import_module(f".{KINDS[kind][0]}", __package__)

@@ -13,16 +13,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
-from . import steps
+from . import shelter, steps
 from .clock import boottime, identity, is_there
-from .errors import AgentError
+from .errors import AgentError, NotUndone
 from .records import Records
 
 _READY_S = 10.0
 _PATIENCE_S = 3.0
 _AFTER_DEADLINE_S = 0.5  # the agent itself goes first
+_TRIES, _AGAIN_S = 3, 1.0
 
 
 class Watcher:
@@ -44,28 +45,39 @@ NONE = Watcher()
 
 def start(record: str, deadline: float) -> Watcher:
     """Start a watcher over a record's file; returns when it stands guard."""
+    name, agent = Path(record).stem, os.getpid()
+    for before in (shelter.scope(agent, f"{name}-{agent}"), []):
+        if made := _start(before, record, deadline):
+            return made
+    raise AgentError("the watcher that holds the undo did not start: is the host out of memory?")
+
+
+def _start(before: List[str], record: str, deadline: float) -> Optional[Watcher]:
+    """A watcher that says it stands guard, or None."""
     ours, theirs = os.pipe()
     words = ["watch", record, str(os.getpid()), str(deadline), str(theirs)]
-    command = [sys.executable, "-I", "-S", sys.argv[0], *words]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=(theirs,),
-    )
-    os.close(theirs)
+    try:
+        process = subprocess.Popen(
+            [*before, sys.executable, "-I", "-S", sys.argv[0], *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(theirs,),
+        )
+    except OSError:
+        os.close(ours)
+        return None
+    finally:
+        os.close(theirs)
     ready, _, _ = select.select([ours], [], [], _READY_S)
     answer = os.read(ours, 1) if ready else b""
     os.close(ours)
-    if answer != b"!":
-        process.kill()
-        process.wait()
-        raise AgentError(
-            "the watcher that holds the undo did not start: is the host out of memory?"
-        )
-    return Watcher(process)
+    if answer == b"!":
+        return Watcher(process)
+    process.kill()
+    process.wait()
+    return None
 
 
 def watch(record: str, agent: str, deadline: str, ready: str) -> None:
@@ -80,9 +92,13 @@ def watch(record: str, agent: str, deadline: str, ready: str) -> None:
         if select.select([agent_fd], [], [], min(left, 1.0))[0]:
             break
     path = Path(record)
-    if path.exists():
-        injection, _, host = path.stem.partition("@")
-        heal(Records(str(path.parent.parent), host), injection, "watcher")
+    injection, _, host = path.stem.partition("@")
+    for _ in range(_TRIES if path.exists() else 0):
+        try:
+            heal(Records(str(path.parent.parent), host), injection, "watcher")
+            return
+        except (AgentError, OSError):
+            time.sleep(_AGAIN_S)
 
 
 def relieve(records: Records, injection: str, reason: str) -> Dict[str, Any]:
@@ -107,16 +123,21 @@ def heal(records: Records, injection: str, healer: str) -> Dict[str, Any]:
     record = records.read(injection)
     if record["state"] == "reverted":
         return record
-    adopted = []
+    adopted, failed = [], []
     begun = record["state"] in ("firing", "fired")
     for step in reversed(record["steps"]):
-        if begun or not step["rash"]:
-            adopted += steps.undo(step["kind"], step["undo"])
+        try:
+            if begun or not step["rash"]:
+                adopted += steps.undo(step["kind"], step["undo"])
+        except Exception as error:  # whatever it is must not keep the other steps
+            failed.append(f"{step.get('device', step['kind'])}: {error}")
+    if failed:
+        raise NotUndone(f"{'; '.join(failed)}; `aftershock recover` tries again")
     record["owned"] = [line for line in record["owned"] if line not in adopted]
     if healer != "watcher" and (watching := record.get("watcher")) and is_there(watching):
         os.kill(watching["pid"], signal.SIGKILL)
     expired = healer == "watcher" and boottime() >= record["deadline"]
     end = {"state": "reverted", "ordered": False, "ended_by": "deadline" if expired else healer}
     record.update(end, reverted_at=min(boottime(), record["deadline"]))
-    records.write(record)
+    records.tell(record)
     return record

@@ -8,8 +8,9 @@ the exit status of `chaos run`: 0 for PASS only.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chaoslib.exceptions import InterruptExecution
@@ -27,6 +28,7 @@ class _Session(RunEventHandler):  # type: ignore[misc]
     def __init__(self) -> None:
         self.interrupts = Interrupts()
         self.run: Any = None
+        self.foresight: Any = None
         self.journal: dict[str, Any] = {}
         self.ended = False
 
@@ -60,18 +62,24 @@ def configure_control(event_registry: EventHandlerRegistry = None) -> None:
 
 
 def before_experiment_control(
-    context: Mapping[str, Any], configuration: Mapping[str, Any] | None = None
+    context: Mapping[str, Any],
+    configuration: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, Any] | None = None,
 ) -> None:
     """Check the settings, start lab and load, and watch the steady state for a while."""
     if _is_dry(context):
         logger.info("dry run: no lab, no load, no verdict")
+        with _interrupting():
+            _session().foresight = _foresight(configuration or {})
         return
     from aftershock.run.session import Run
 
     session = _session()
     session.interrupts.install()
     try:
-        session.run = Run.prepare(configuration or {}, str(context.get("title", "experiment")))
+        title, method = str(context.get("title", "experiment")), context.get("method") or ()
+        declared = context.get("configuration")
+        session.run = Run.prepare(configuration or {}, title, method, declared, secrets)
         session.run.begin()
     except Exception as error:
         logger.debug("the run could not begin", exc_info=True)
@@ -82,16 +90,57 @@ def before_experiment_control(
         raise InterruptExecution(said) from error
 
 
-def before_activity_control(context: Mapping[str, Any], experiment: Mapping[str, Any]) -> None:
-    """In a dry run, say what would be done."""
+def before_activity_control(
+    context: Mapping[str, Any],
+    experiment: Mapping[str, Any],
+    configuration: Mapping[str, Any] | None = None,
+) -> None:
+    """In a dry run, say what would be done, and to what, by name."""
     if _is_dry(experiment):
+        from chaoslib import substitute
+
         provider = context.get("provider", {})
+        told = substitute(dict(provider.get("arguments") or {}), configuration or {}, {}) or {}
         logger.info(
             "would run %s.%s(%s)",
             provider.get("module"),
             provider.get("func"),
-            ", ".join(f"{k}={v!r}" for k, v in provider.get("arguments", {}).items()),
+            ", ".join(f"{k}={v!r}" for k, v in told.items()),
         )
+        foresight = _session().foresight
+        if foresight is not None and context.get("type") == "action" and _is_ours(context):
+            with _interrupting():
+                for line in foresight.touches(context, configuration or {}):
+                    logger.info("  would touch: %s", line)
+
+
+def _foresight(configuration: Mapping[str, Any]) -> Any:
+    """What looks ahead, in a dry run: nothing is started, and a target's API is only asked."""
+    from aftershock.run.foresight import Foresight
+    from aftershock.run.loading import profile_of
+    from aftershock.run.settings import Settings
+    from aftershock.run.target import Target
+
+    settings = Settings.from_configuration(configuration)
+    profile_of(settings)
+    target = Target(settings)
+    target.check(dry=True)
+    return Foresight(settings, target)
+
+
+def _is_ours(activity: Mapping[str, Any]) -> bool:
+    from aftershock.run.foresight import is_ours
+
+    return is_ours(activity)
+
+
+@contextlib.contextmanager
+def _interrupting() -> Iterator[None]:
+    """What is wrong ends the experiment with its sentence."""
+    try:
+        yield
+    except AftershockError as error:
+        raise InterruptExecution(str(error)) from error
 
 
 def after_activity_control(context: Mapping[str, Any], state: Any) -> None:
@@ -112,6 +161,8 @@ def before_rollback_control(context: Mapping[str, Any]) -> None:
 def after_experiment_control(context: Mapping[str, Any], state: dict[str, Any]) -> None:
     """Revert what is left, take everything down, decide, and make the exit status say so."""
     if _is_dry(context):
+        if _session().foresight is not None:
+            _session().foresight.target.down()
         _judge_dry(state)
         return
     session = _session()

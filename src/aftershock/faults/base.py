@@ -49,7 +49,25 @@ class Facts:
         return cls(**{**plain, "devices": devices, "protected": protected})
 
 
-EffectKind = Literal["silent", "slower", "lossy", "repeated", "throttled", "reset", "checked"]
+EffectKind = Literal[
+    "silent",
+    "slower",
+    "lossy",
+    "repeated",
+    "throttled",
+    "reset",
+    "checked",
+    "frozen",
+    "full",
+    "late",
+    "failing",
+    "capped",
+    "gone",
+    "busy",
+    "pressed",
+    "oom",
+    "exhausted",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +75,12 @@ class Effect:
     """What must be seen of a fault, by another way than it was applied.
 
     `size`: the rise of a round trip in ms (slower), the share of probes lost (lossy) or answered
-    twice (repeated); 0 for others.
+    twice (repeated); 0 for others. `share` of the round trips are slower, if not all.
     """
 
     kind: EffectKind
     size: float = 0.0
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aftershock.faults.base import Effect, Facts, Plan
-from aftershock.faults.traffic import (
-    EVERYONE,
-    Direction,
-    Hook,
-    Network,
-    Ports,
-    Traffic,
-    networks,
-)
+from aftershock.faults.traffic import EVERYONE, Network, Traffic, networks
 
 __all__ = ["EVERYONE", "TOTAL_LOSS", "Network", "Partition", "networks"]
 
@@ -22,32 +14,17 @@ TOTAL_LOSS = {"to_bad": 0.0, "to_good": 0.0, "in_good": 1.0, "in_bad": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(Traffic):
     """Drop everything between a host and `peers`, except what `spare` names.
 
     The longest prefix decides: `peers=EVERYONE` with the zone's own nodes in `spare` cuts a zone
-    off from everything else. The fields are those of `Traffic`.
+    off from everything else. A partition is the traffic that it drops, and has its fields.
     """
-
-    peers: tuple[Network, ...]
-    spare: tuple[Network, ...] = ()
-    direction: Direction = "both"
-    hook: Hook = "auto"
-    protocols: tuple[str, ...] = ()
-    peer_ports: Ports = ()
-    local_ports: Ports = ()
-    cut_controller: bool = False
-    cut_gateway: bool = False
-    cut_metadata: bool = False
-    allow_rdma: bool = False
-
-    def __post_init__(self) -> None:
-        _ = self.traffic
 
     @property
     def traffic(self) -> Traffic:
         """The packets that are dropped."""
-        return Traffic(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+        return self
 
     @property
     def name(self) -> str:
@@ -64,20 +41,14 @@ class Partition:
         """Silence."""
         return Effect("silent")
 
-    @property
-    def directions(self) -> tuple[str, ...]:
-        """The directions that lose packets."""
-        return self.traffic.directions
-
     def cuts(self, address: str) -> bool:
         """Whether packets from or to an address are lost."""
-        return self.traffic.touches(address)
+        return self.touches(address)
 
     def plan(self, facts: Facts) -> Plan:
         """One drop step a device."""
-        steps = self.traffic.steps(facts, "drop", {"loss": TOTAL_LOSS})
-        return Plan(tuple(steps), self.directions)
+        return Plan(tuple(self.steps(facts, "drop", {"loss": TOTAL_LOSS})), self.directions)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return {"name": self.name, **self.traffic.to_dict()}
+        return {"name": self.name, **Traffic.to_dict(self)}

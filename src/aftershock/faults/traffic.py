@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal, get_args
 
@@ -37,7 +37,8 @@ class Traffic:
     The controller's own path, the default gateway's address and the cloud's metadata service are
     left alone, unless `cut_controller` (then only the lease's deadline heals), `cut_gateway` or
     `cut_metadata` says otherwise. `allow_rdma` accepts a device with RDMA on it, of which only the
-    kernel's own traffic is touched.
+    kernel's own traffic is touched. `names` is for the record: the addresses that host names among
+    the peers stood for when they were resolved.
     """
 
     peers: tuple[Network, ...] = EVERYONE
@@ -51,6 +52,7 @@ class Traffic:
     cut_gateway: bool = False
     cut_metadata: bool = False
     allow_rdma: bool = False
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.peers:
@@ -178,6 +180,7 @@ class Traffic:
             "cut_gateway": self.cut_gateway,
             "cut_metadata": self.cut_metadata,
             "allow_rdma": self.allow_rdma,
+            "names": {name: list(found) for name, found in self.names.items()},
         }
         return {**plain, **{name: value for name, value in used.items() if value}}
 

@@ -7,12 +7,15 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from functools import partial
+from typing import Any, Protocol
 
+from aftershock.agent.clock import identity
 from aftershock.errors import (
     AftershockError,
     HostUnreachable,
@@ -25,6 +28,7 @@ from aftershock.errors import (
 BEAT_S = 1.0
 ANSWER_S = 10.0
 _ROUNDS = 5
+_LATELY = 10  # beats: a drift of 50 ppm is half a millisecond in them
 _ERRORS: Mapping[str, type[AftershockError]] = {
     "invalid": InvalidInput,
     "unsupported": Unsupported,
@@ -33,11 +37,24 @@ _ERRORS: Mapping[str, type[AftershockError]] = {
 }
 
 
+class Sink(Protocol):
+    """Where requests go; what can't be written is OSError or ValueError."""
+
+    def write(self, line: bytes, /) -> Any: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Transport(Protocol):
     """The agent's three streams and its end; over a pipe, SSH or an exec."""
 
-    requests: IO[bytes]
-    answers: IO[bytes]
+    @property
+    def requests(self) -> Sink:
+        """What the agent reads."""
+
+    @property
+    def answers(self) -> Iterable[bytes]:
+        """What it answers, by lines, until its end."""
 
     @property
     def pid(self) -> int:
@@ -58,6 +75,10 @@ class Offset:
     error_s: float
 
 
+def _offset(agent_time: float, sent: float, took: float) -> Offset:
+    return Offset(agent_time - sent - took / 2, took / 2)
+
+
 class AgentChannel:
     """One running agent. Any thread may ask; answers find their request by number."""
 
@@ -68,6 +89,7 @@ class AgentChannel:
         self._waiting: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self.facts: dict[tuple[str, ...], Any] = {}  # of its host, by what was asked for
         threading.Thread(target=self._read, daemon=True, name=f"{name} answers").start()
         try:
             self.hello = self.ask("hello")
@@ -84,6 +106,12 @@ class AgentChannel:
     def pid(self) -> int:
         """The agent's process as the controller sees it."""
         return self._transport.pid
+
+    def who(self) -> dict[str, Any]:
+        """The agent's process as this machine sees it, if it is here, and as its own host does."""
+        there = {name: self.hello[name] for name in ("pid", "started", "boot")}
+        here = identity(self.pid) if self.pid else None
+        return {"here": here, "there": there, "netns": self.hello["netns"]}
 
     @property
     def is_open(self) -> bool:
@@ -116,10 +144,14 @@ class AgentChannel:
         try:
             return answer.result(timeout_s)
         except FutureTimeout:
-            raise HostUnreachable(
-                f"{self.name}: {op}: no answer within {timeout_s:g} s{self._said()}: "
-                "is the host overloaded, or its agent stopped?"
-            ) from None
+            raise self.silent(op, timeout_s) from None
+
+    def silent(self, op: str, timeout_s: float) -> HostUnreachable:
+        """What to say of an agent that does not answer."""
+        return HostUnreachable(
+            f"{self.name}: {op}: no answer within {timeout_s:g} s{self._said()}: "
+            "is the host overloaded, or its agent stopped?"
+        )
 
     def to_monotonic(self, agent_time: float) -> float:
         """The controller's monotonic time of an agent's time."""
@@ -160,11 +192,20 @@ class AgentChannel:
             answer.set_result(message["ok"])
 
     def _beat(self) -> None:
+        """A sign of life a second; its answer tells the time, for clocks that drift apart."""
+        lately = deque([self.offset], _LATELY)
         while not self._closed.wait(BEAT_S):
+            sent = time.monotonic()
             try:
-                self.post("beat")
+                answer = self.post("beat")
             except HostUnreachable:
                 return
+            answer.add_done_callback(partial(self._refine, lately, sent))
+
+    def _refine(self, lately: deque[Offset], sent: float, answer: Future[float]) -> None:
+        if answer.exception() is None:
+            lately.append(_offset(answer.result(), sent, time.monotonic() - sent))
+            self.offset = min(lately, key=lambda offset: offset.error_s)
 
     def _measure_offset(self) -> Offset:
         """The midpoint of the quickest of a few rounds, off by at most half its round trip."""
@@ -172,8 +213,7 @@ class AgentChannel:
         for _ in range(_ROUNDS):
             sent = time.monotonic()
             agent_time = self.ask("clock")
-            took = time.monotonic() - sent
-            rounds.append(Offset(agent_time - sent - took / 2, took / 2))
+            rounds.append(_offset(agent_time, sent, time.monotonic() - sent))
         return min(rounds, key=lambda offset: offset.error_s)
 
     def _lost(self, step: str) -> HostUnreachable:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from aftershock.errors import AftershockError, HostUnreachable
+from aftershock.errors import AftershockError, HostUnreachable, Unsupported
 from aftershock.hosts.channel import ANSWER_S, AgentChannel
 from aftershock.hosts.local import LocalHost
 from aftershock.hosts.zipapp import agent_file
 from aftershock.inventory import Node
+from aftershock.ledger import Ledger
 
-_AT_ONCE = 16
+if TYPE_CHECKING:
+    from aftershock.hosts.kubernetes import AgentPods
+
+AT_ONCE = 16
+_POST_S = 0.0005  # what it takes to ask one more agent
 
 
 class Host(Protocol):
@@ -23,16 +29,68 @@ class Host(Protocol):
         """A running agent, or HostUnreachable."""
 
 
+class NoWay:
+    """A node that only the Kubernetes API gets to."""
+
+    def __init__(self, node: Node) -> None:
+        self._name = node.name
+
+    def start(self) -> AgentChannel:
+        """Nothing can be started there."""
+        raise Unsupported(
+            f"{self._name}: nothing gets there but the Kubernetes API, and this needs an agent on "
+            "the node: give the inventory an `ssh` block"
+        )
+
+
 def host_for(node: Node) -> Host:
-    """The way to a node."""
+    """The way to a node; those through pods have things to take away after: see `Ways`."""
+    if node.agentless:
+        return NoWay(node)
+    if node.ssh:
+        from aftershock.hosts.ssh import SshHost  # paramiko takes 0.2 s
+
+        return SshHost(node)
+    if node.agent:
+        raise Unsupported(f"{node.name}: it is reached through a pod: use `Ways`, and close it")
     return LocalHost(node)
 
 
-class Fleet:
-    """Channels by node; a lost one is replaced by a fresh agent when it is asked for."""
+class Ways:
+    """The ways to nodes, and what has to be there for them: pods, which `close` takes away."""
 
-    def __init__(self, way: Callable[[Node], Host] = host_for) -> None:
-        self._way = way
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger
+        self._pods: AgentPods | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, node: Node) -> Host:
+        """The way to a node."""
+        if not node.agent:
+            return host_for(node)
+        from aftershock.hosts.kubernetes import AgentPods, PodHost  # takes a quarter of a second
+
+        with self._lock:
+            self._pods = self._pods or AgentPods(self._ledger)
+            return PodHost(node, self._pods)
+
+    def close(self) -> None:
+        """Take away what was made; NotReverted names what is left. Twice is fine."""
+        if self._pods:
+            self._pods.close()
+
+
+class Fleet:
+    """Channels by node; a lost one is replaced by a fresh agent when it is asked for.
+
+    `ledger`: where it is written down what has to be made for that, before it is.
+    """
+
+    def __init__(
+        self, way: Callable[[Node], Host] | None = None, ledger: Ledger | None = None
+    ) -> None:
+        self._ways = Ways(ledger)
+        self._way = way or self._ways
         self._channels: dict[str, AgentChannel] = {}
         self._lock = threading.Lock()
 
@@ -40,13 +98,37 @@ class Fleet:
         """An open channel to each node, all or nothing of what had to be started."""
         with self._lock:
             wanted = {node.name: node for node in nodes}
-            missing = [node for node in wanted.values() if not self._is_open(node)]
-            self._channels.update(_start_all([self._way(node) for node in missing], missing))
+            started, failed = self._start_missing(wanted)
+            if failed:
+                for channel in started.values():
+                    channel.close()
+                _raise(failed)
+            self._channels.update(started)
             return {name: self._channels[name] for name in wanted}
+
+    def reach(
+        self, nodes: Iterable[Node]
+    ) -> tuple[dict[str, AgentChannel], dict[str, AftershockError]]:
+        """Open channels to as many of the nodes as can be reached, and what the others said."""
+        with self._lock:
+            wanted = {node.name: node for node in nodes}
+            started, failed = self._start_missing(wanted)
+            self._channels.update(started)
+        errors: dict[str, AftershockError] = {}
+        for name, error in failed.items():
+            if not isinstance(error, AftershockError):
+                raise error
+            errors[name] = error
+        return {name: self._channels[name] for name in wanted if name not in errors}, errors
 
     def fresh(self, node: Node) -> AgentChannel:
         """The open channel to a node, or a new one in the place of a lost one."""
         return self.channels([node])[node.name]
+
+    def current(self, node: Node) -> AgentChannel | None:
+        """The channel to a node if it is open; nobody is waited for."""
+        channel = self._channels.get(node.name)
+        return channel if channel and channel.is_open else None
 
     def let_go(self, node: Node) -> None:
         """Give up on a channel that doesn't answer; the next one who asks gets a fresh agent."""
@@ -59,8 +141,15 @@ class Fleet:
         """End every agent; what they still hold is reverted."""
         with self._lock:
             channels, self._channels = list(self._channels.values()), {}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda channel: channel.close(), channels))
+        self._ways.close()
+
+    def _start_missing(
+        self, wanted: Mapping[str, Node]
+    ) -> tuple[dict[str, AgentChannel], dict[str, BaseException]]:
+        missing = {name: node for name, node in wanted.items() if not self._is_open(node)}
+        return _start_all({name: self._way(node) for name, node in missing.items()})
 
     def _is_open(self, node: Node) -> bool:
         channel = self._channels.get(node.name)
@@ -70,23 +159,36 @@ class Fleet:
         return channel is not None
 
 
-def _start_all(hosts: Sequence[Host], nodes: Sequence[Node]) -> dict[str, AgentChannel]:
+def _start_all(
+    hosts: Mapping[str, Host],
+) -> tuple[dict[str, AgentChannel], dict[str, BaseException]]:
+    """Agents by node, and why some did not start."""
     if not hosts:
-        return {}
+        return {}, {}
     agent_file()  # built once, before several would
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        starting = {
-            node.name: pool.submit(host.start) for node, host in zip(nodes, hosts, strict=True)
-        }
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        starting = {name: pool.submit(host.start) for name, host in hosts.items()}
     failed = {name: error for name, start in starting.items() if (error := start.exception())}
-    started = {name: start.result() for name, start in starting.items() if name not in failed}
-    if failed:
-        for channel in started.values():
-            channel.close()
-        if len(failed) > 1 and all(isinstance(each, AftershockError) for each in failed.values()):
-            raise HostUnreachable("; ".join(str(error) for error in failed.values()))
-        raise next(iter(failed.values()))
-    return started
+    return {name: start.result() for name, start in starting.items() if name not in failed}, failed
+
+
+def _raise(failed: Mapping[str, BaseException]) -> NoReturn:
+    if len(failed) > 1 and all(isinstance(each, AftershockError) for each in failed.values()):
+        raise HostUnreachable("; ".join(str(error) for error in failed.values()))
+    raise next(iter(failed.values()))
+
+
+def soon(channels: Mapping[str, AgentChannel]) -> dict[str, float | None]:
+    """One moment on each agent's clock, when all of them will have been asked.
+
+    Asked one after the other and firing at once, they would be as far apart as that takes, and each
+    would work while the next is asked. One alone has nobody to wait for.
+    """
+    if len(channels) < 2:
+        return dict.fromkeys(channels)
+    furthest_s = max(channel.offset.error_s for channel in channels.values())  # half a round trip
+    moment = time.monotonic() + _POST_S * len(channels) + furthest_s
+    return {name: moment + channel.offset.seconds for name, channel in channels.items()}
 
 
 def ask_all(
@@ -103,9 +205,12 @@ def ask_all(
             posted[name] = channel.post(op, **request)
         except AftershockError as error:
             errors[name] = error
+    wait(posted.values(), timeout_s)  # once for all of them
     for name, answer in posted.items():
         try:
-            answers[name] = channels[name].result(answer, op, timeout_s)
+            if not answer.done():
+                raise channels[name].silent(op, timeout_s)
+            answers[name] = answer.result()
         except AftershockError as error:
             errors[name] = error
     return answers, errors

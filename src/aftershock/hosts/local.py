@@ -25,6 +25,21 @@ class NamespaceGone(HostUnreachable):
     """The node's network namespace is no more, and so is whatever was done in it."""
 
 
+def gone(node: Node) -> NamespaceGone:
+    """What to say of a node whose namespace isn't there."""
+    if node.pid:
+        return NamespaceGone(
+            f"{node.name}: no process {node.pid} there: name one that runs "
+            "(`docker inspect -f '{{.State.Pid}}' NAME` tells a container's)"
+        )
+    if node.pod:
+        return NamespaceGone(
+            f"{node.name}: no process of the pod {node.pod.namespace}/{node.pod.name} "
+            f"({node.pod.uid}) there: was it deleted, or moved to another node?"
+        )
+    return NamespaceGone(f"{node.name}: no network namespace {node.netns}: is the lab still up?")
+
+
 class LocalHost:
     """Starts an agent as a child of this process."""
 
@@ -34,10 +49,8 @@ class LocalHost:
 
     def start(self) -> AgentChannel:
         """A running agent; HostUnreachable names the node and what was said."""
-        if self.node.netns and not Path(self.node.netns).exists():
-            raise NamespaceGone(
-                f"{self.node.name}: no network namespace {self.node.netns}: is the lab still up?"
-            )
+        if self.node.namespace and not Path(self.node.namespace).exists():
+            raise gone(self.node)
         try:
             return AgentChannel(self.node.name, _Pipes(self._command(), self._environment()))
         except OSError as error:
@@ -50,7 +63,7 @@ class LocalHost:
         return [*self._enter(), *agent, *words]
 
     def _enter(self) -> list[str]:
-        options = [f"--net={self.node.netns}"] if self.node.netns else []
+        options = [f"--net={self.node.namespace}"] if self.node.namespace else []
         if self.node.enter_pid:
             options += ["--target", str(self.node.enter_pid), "--pid", "--mount"]
         if not options:
@@ -61,7 +74,14 @@ class LocalHost:
         return [nsenter, *options, "--"]
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.node.env}
+        elsewhere = {"AFTERSHOCK_CONTROLLER": ""} if self._is_elsewhere() else {}
+        return {**os.environ, **elsewhere, **self.node.env}
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the way to whoever runs us leads through another network namespace."""
+        where = self.node.namespace
+        own = Path("/proc/self/ns/net").stat().st_ino
+        return where is not None and Path(where).stat().st_ino != own
 
 
 class _Pipes:

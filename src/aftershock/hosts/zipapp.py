@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aftershock.agent
+from aftershock.errors import HostUnreachable
 
 _PACKAGES = {"pyroute2": "pyroute2", "pynvml": "nvidia-ml-py"}
 _MAIN = "from aftershock.agent.main import main\nmain()\n"
@@ -29,6 +31,21 @@ def agent_file() -> Path:
 
 
 def _folder() -> Path:
+    """The user's cache; where that can't be written to, a folder of ours alone in /tmp."""
+    spare = Path(tempfile.gettempdir()) / f"aftershock-{os.geteuid()}"
+    for folder in (_cache(), spare):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            ours = folder != spare or folder.lstat().st_uid == os.geteuid()
+            if ours and os.access(folder, os.W_OK, effective_ids=True):
+                return folder
+    raise HostUnreachable(
+        f"nowhere to keep the agent's file, not in {_cache()}: set XDG_CACHE_HOME to a folder "
+        "that you can write to"
+    )
+
+
+def _cache() -> Path:
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "aftershock"
     return Path("/var/cache" if os.geteuid() == 0 else Path.home() / ".cache") / "aftershock"
@@ -65,7 +82,6 @@ def _contents() -> Iterator[tuple[str, Path]]:
 
 def _build(path: Path) -> None:
     """Sources for any interpreter, and compiled code beside them for one like ours."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         draft = Path(scratch) / "agent.pyz"
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,15 +43,38 @@ class Children:
     def spawn(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> Child:
         """Start a command in a session of its own, writing to `log`; OSError if it can't be."""
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        actions: list[Any] = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        return self._spawn(command, env, actions)
+
+    def join(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        streams: tuple[int, int, int],
+        terminal: str,
+    ) -> Child:
+        """Start a command with these streams, or on a terminal that is then its controlling one."""
+        actions: list[Any] = [
+            (os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(streams)
+        ]
+        if terminal:
+            actions = [
+                (os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, 0, 1),
+                (os.POSIX_SPAWN_DUP2, 0, 2),
+            ]
+        return self._spawn(command, env, actions)
+
+    def _spawn(self, command: Sequence[str], env: Mapping[str, str], actions: list[Any]) -> Child:
         pid = os.posix_spawnp(
             command[0],
             list(command),
             env,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
+            file_actions=actions,
             setsid=True,
             setsigdef=[signal.SIGPIPE],
         )

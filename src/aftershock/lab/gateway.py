@@ -74,6 +74,7 @@ frontend gateway
 
 backend {BACKEND}
   balance roundrobin
+  http-response set-header x-served-by %s
 {_RESILIENT if settings.gateway == "resilient" else _NAIVE}
 {servers}
 """

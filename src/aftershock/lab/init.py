@@ -26,9 +26,11 @@ from typing import Any
 
 from aftershock.errors import AftershockError
 from aftershock.lab import gateway, network
+from aftershock.lab.cgroups import NodeGroups
 from aftershock.lab.children import Child, Children
 from aftershock.lab.pods import ProcessRuntime
 from aftershock.lab.settings import LabFailed, LabSettings
+from aftershock.lab.volumes import Volumes
 from aftershock.lab.workload import Workload
 
 POLL_S = 0.05
@@ -51,8 +53,14 @@ class World:
         raise_file_limit()
         self.log_dir.mkdir(exist_ok=True)
         network.build(self.settings.places())
+        volumes = Volumes(self.settings, self.lab_dir)
+        volumes.build()
         children = Children()
-        runtime = ProcessRuntime(self.settings.places(), children, self.libraries, self.log_dir)
+        groups = NodeGroups(self.lab_dir) if self.settings.has_cgroups else None
+        runtime = ProcessRuntime(
+            self.settings.places(), children, self.libraries, self.log_dir, volumes, groups
+        )
+        runtime.kubelets.start()
         proxy = self._start_gateway(children)
         workload = Workload(self.settings, runtime, self.lab_dir)
         kubeconfig = await workload.start()
@@ -64,6 +72,7 @@ class World:
                 f"not all {self.settings.replicas} replicas were up within "
                 f"{self.settings.up_within_s:g} s{self._last_words()}"
             ) from None
+        runtime.spoil = self.settings.spoiled_answers
         return {"kubeconfig": kubeconfig, "seconds": round(time.monotonic() - started, 3)}
 
     def _start_gateway(self, children: Children) -> Child:

@@ -8,6 +8,8 @@ import socket
 import sys
 from pathlib import Path
 
+from aftershock.agent import blkio
+from aftershock.agent.errors import CannotDo
 from aftershock.errors import InvalidInput, Unsupported
 from aftershock.lab.settings import LabSettings
 
@@ -19,6 +21,7 @@ PACKAGES = {
     "haproxy": "haproxy",
     "cc": "gcc libc6-dev",
 }
+VOLUMES = {"mkfs.ext4": "e2fsprogs", "losetup": "mount"}
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -36,14 +39,32 @@ def preflight(settings: LabSettings) -> None:
             "the lab needs root for its network namespaces: run this again with sudo, "
             "or name a target of your own"
         )
-    if missing := [name for name in PACKAGES if find(name) is None]:
-        packages = " ".join(dict.fromkeys(PACKAGES[name] for name in missing))
+    needed = {**PACKAGES, **(VOLUMES if settings.volume_mib else {})}
+    if missing := [name for name in needed if find(name) is None]:
+        packages = " ".join(dict.fromkeys(needed[name] for name in missing))
         raise Unsupported(
             f"the lab needs {', '.join(missing)}: "
             f"apt-get install --no-install-recommends {packages}"
         )
+    if settings.volume_mib:
+        check_volumes(settings.has_cgroups)
     check_port(settings.gateway_port)
     check_writable(settings.state_dir)
+
+
+def check_volumes(nodes_too: bool) -> None:
+    """Refuse a kernel that can't give zones volumes of their own; `nodes_too`: cgroups, as well."""
+    if not Path("/dev/loop-control").exists():
+        raise Unsupported("the lab's volumes need loop devices: `modprobe loop`")
+    try:
+        version = blkio.hierarchy().version
+    except CannotDo as why:
+        raise Unsupported(f"the lab's volumes: {why}") from None
+    if nodes_too and version == 2:
+        raise Unsupported(
+            "the lab's zones and its nodes would each want the one tree of cgroups that version 2 "
+            "has: leave volume_mib 0, or node_cgroups false and node_cpus 0"
+        )
 
 
 def check_port(port: int) -> None:

@@ -10,6 +10,7 @@ from string import ascii_lowercase
 from typing import Any
 
 from aftershock.errors import AftershockError, InvalidInput
+from aftershock.lab.model_server.spoiling import SPOILED
 
 GATEWAYS = ("resilient", "naive")
 MODEL = "deepseek-7b"
@@ -59,6 +60,13 @@ class LabSettings:
     connect_timeout_ms: int = 1000
     server_startup_s: float = 1.0
     gpu_memory_utilization: float = 0.9
+    autoscale_gpu_percent: float = 0.0  # 0: no autoscaler
+    volume_mib: int = 0  # of a zone's own volume; 0: none
+    volume_mib_s: float = 60.0  # what its device gives to all of the zone together
+    weights_mib: int = 24  # what each model server loads from it
+    node_cgroups: bool = False
+    node_cpus: float = 0.0  # 0: all of the machine's
+    spoiled_answers: str = ""  # of the model servers that start once the lab is up; "": sound
     model_args: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=default_state_dir)
     up_within_s: float = 30.0
@@ -72,6 +80,17 @@ class LabSettings:
         _within("connect_timeout_ms", self.connect_timeout_ms, 10, 60_000)
         _within("server_startup_s", self.server_startup_s, 0, 600)
         _within("gpu_memory_utilization", self.gpu_memory_utilization, 0.3, 0.99)
+        _within("autoscale_gpu_percent", self.autoscale_gpu_percent, 0, 100)
+        if self.volume_mib:
+            _within("weights_mib", self.weights_mib, 1, 65_536)
+            _within("volume_mib", self.volume_mib, 2 * self.weights_mib, 1 << 20)
+            _within("volume_mib_s", self.volume_mib_s, 1, 1 << 20)
+        _within("node_cpus", self.node_cpus, 0, 1024)
+        if self.spoiled_answers not in ("", *SPOILED):
+            known = ", ".join(SPOILED)
+            raise InvalidInput(
+                f"spoiled_answers is {self.spoiled_answers!r}: one of {known}, or none"
+            )
         _within("up_within_s", self.up_within_s, 1, 3600)
         if self.gateway not in GATEWAYS:
             known = " or ".join(GATEWAYS)
@@ -94,6 +113,11 @@ class LabSettings:
             for zone in range(self.zones)
             for node in range(1, self.nodes_per_zone + 1)
         )
+
+    @property
+    def has_cgroups(self) -> bool:
+        """Whether nodes and containers have real cgroups."""
+        return self.node_cgroups or self.node_cpus > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aftershock.lab.kubernetes import ApiServer, Cluster, NodeInfo
 from aftershock.lab.kubernetes.resources import DEPLOYMENTS
-from aftershock.lab.kubernetes.runtime import PodRuntime
-from aftershock.lab.pods import MODEL_IMAGE
-from aftershock.lab.settings import MODEL, NAMESPACE, SERVER_PORT, LabSettings
+from aftershock.lab.netns import entered, path_of
+from aftershock.lab.pods import GPU_UTILISATION, MODEL_IMAGE, ProcessRuntime
+from aftershock.lab.settings import EDGE_PLACE, MODEL, NAMESPACE, SERVER_PORT, LabSettings
 
 DEPLOYMENT = "model"
 LABELS = {"app": "model"}
 GRACE_S = 30
+OWN_NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "aftershock"}}
+
+
+def _listening() -> socket.socket:
+    """A socket on the bridge, which pods reach from their nodes."""
+    with entered(path_of(EDGE_PLACE.name)):
+        return socket.create_server((EDGE_PLACE.ipv4, 0))
 
 
 def model_args(settings: LabSettings) -> list[str]:
@@ -32,7 +40,9 @@ def manifests(settings: LabSettings) -> list[Mapping[str, Any]]:
     """What `kubectl apply` would be given."""
     meta = {"name": DEPLOYMENT, "namespace": NAMESPACE, "labels": LABELS}
     port = {"name": "http", "port": SERVER_PORT}
+    scaled = [_autoscaler(settings)] if settings.autoscale_gpu_percent else []
     return [
+        *scaled,
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -50,6 +60,25 @@ def manifests(settings: LabSettings) -> list[Mapping[str, Any]]:
             "spec": {"selector": LABELS, "ports": [{**port, "targetPort": SERVER_PORT}]},
         },
     ]
+
+
+def _autoscaler(settings: LabSettings) -> dict[str, Any]:
+    """Between the replicas to start with and one a node, by the mean utilisation of their GPUs."""
+    target = {"type": "AverageValue", "averageValue": f"{settings.autoscale_gpu_percent:g}"}
+    pods = {"metric": {"name": GPU_UTILISATION}, "target": target}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": DEPLOYMENT, "namespace": NAMESPACE, "labels": LABELS},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": DEPLOYMENT},
+            "minReplicas": settings.replicas,
+            "maxReplicas": settings.zones * settings.nodes_per_zone,
+            "metrics": [{"type": "Pods", "pods": pods}],
+            # A second's utilisation is noisy: what two looks agree on counts.
+            "behavior": {"scaleUp": {"stabilizationWindowSeconds": 3}},
+        },
+    }
 
 
 def _pod(settings: LabSettings) -> dict[str, Any]:
@@ -71,18 +100,19 @@ def _pod(settings: LabSettings) -> dict[str, Any]:
 class Workload:
     """The Deployment, on a cluster of its own whose pods are the runtime's processes."""
 
-    def __init__(self, settings: LabSettings, runtime: PodRuntime, lab_dir: Path) -> None:
+    def __init__(self, settings: LabSettings, runtime: ProcessRuntime, lab_dir: Path) -> None:
         nodes = [NodeInfo(place.name, place.zone, place.ipv4) for place in settings.places()]
         self._settings = settings
         self._lab_dir = lab_dir
-        self._cluster = Cluster(nodes, runtime)
-        self._api = ApiServer(self._cluster)
+        self._cluster = Cluster(nodes, runtime, metric=runtime.metric)
+        self._api = ApiServer(self._cluster, inside=_listening())
 
     async def start(self) -> str:
         """Start the cluster, its API and the pods; return the kubeconfig's path."""
         await self._cluster.start()
-        self._cluster.apply(manifests(self._settings))
+        self._cluster.apply([OWN_NAMESPACE, *manifests(self._settings)])
         await self._api.start()
+        self._api.write_account(self._lab_dir / "account")
         return str(self._api.write_kubeconfig(self._lab_dir / "kubeconfig", NAMESPACE))
 
     def ready_replicas(self) -> int:

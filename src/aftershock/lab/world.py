@@ -17,15 +17,18 @@ from types import TracebackType
 from typing import Any
 
 from aftershock.errors import InvalidInput
-from aftershock.inventory import Inventory, Node
-from aftershock.lab import gateway, gpu
+from aftershock.inventory import Inventory, Limits, Node
+from aftershock.lab import cgroups, gateway, gpu, volumes
+from aftershock.lab.cgroups import NodeGroups
 from aftershock.lab.launch import InitProcess, Process
+from aftershock.lab.pods import AGENT_IMAGE
 from aftershock.lab.preflight import preflight
 from aftershock.lab.settings import (
     EDGE_PLACE,
     MODEL,
     NAMESPACE,
     SELECTOR,
+    LabFailed,
     LabSettings,
     Place,
 )
@@ -66,9 +69,17 @@ class Lab:
         try:
             write_state(lab_dir, {"controller": Process.find(os.getpid()).to_dict()})
             channel = InitProcess.start(lab_dir / "init.log")
+            if settings.has_cgroups or settings.volume_mib:
+                cgroups.remove_after(channel.launcher.pid, lab_dir)
+            if settings.has_cgroups:
+                NodeGroups(lab_dir).make(
+                    [place.name for place in settings.places()], settings.node_cpus
+                )
             order = {"settings": settings.to_dict(), "lab_dir": str(lab_dir)}
             ready = channel.build({**order, "libraries": libraries}, settings.up_within_s + 10)
-            inventory = inventory_of(settings, channel.init.pid, libraries, ready["kubeconfig"])
+            inventory = inventory_of(
+                settings, channel.init.pid, libraries, ready["kubeconfig"], lab_dir
+            )
             up_s = time.monotonic() - began
             lab = cls(settings, lab_dir, channel.init, channel.launcher, inventory, up_s)
             lab.detached, lab._channel = detached, channel
@@ -78,6 +89,8 @@ class Lab:
         except BaseException:
             if channel:
                 channel.end()
+            if settings.has_cgroups or settings.volume_mib:
+                cgroups.remove(lab_dir)
             shutil.rmtree(lab_dir, ignore_errors=True)
             raise
         return lab
@@ -121,6 +134,9 @@ class Lab:
             self._channel.end()
         else:
             self.launcher.wait(GONE_WITHIN_S)
+        with_cgroups = self.settings.has_cgroups or self.settings.volume_mib
+        if with_cgroups and (left := cgroups.remove(self.lab_dir)):
+            raise LabFailed(f"the lab's cgroups would not go: {', '.join(left)}")
         shutil.rmtree(self.lab_dir, ignore_errors=True)
 
     def __enter__(self) -> Lab:
@@ -152,11 +168,17 @@ def gateway_status(lab: Lab) -> tuple[gateway.Slot, ...]:
 
 
 def inventory_of(
-    settings: LabSettings, pid: int, libraries: str, kubeconfig: str | None
+    settings: LabSettings,
+    pid: int,
+    libraries: str,
+    kubeconfig: str | None,
+    lab_dir: Path = Path("/"),
 ) -> Inventory:
     """The lab as a target, given init's PID outside."""
 
     def node(place: Place, env: dict[str, str]) -> Node:
+        if settings.has_cgroups and env:
+            env = {**env, "AFTERSHOCK_HOST_CGROUP": NodeGroups(lab_dir).path(place.name)}
         return Node(
             name=place.name,
             zone=place.zone,
@@ -167,9 +189,17 @@ def inventory_of(
         )
 
     return Inventory(
+        reaper_image=AGENT_IMAGE,
         target="lab",
         nodes=tuple(
-            node(place, gpu.environment(libraries, place.ledger)) for place in settings.places()
+            node(
+                place,
+                {
+                    **gpu.environment(libraries, place.ledger),
+                    **volumes.joined(settings, lab_dir, place),
+                },
+            )
+            for place in settings.places()
         ),
         gateway_url=settings.gateway_url,
         model=MODEL,
@@ -177,6 +207,7 @@ def inventory_of(
         namespace=NAMESPACE,
         selector=SELECTOR,
         witness=node(EDGE_PLACE, {}),
+        limits=Limits(max_zone_share=1, max_node_share=1, max_owner_share=1),
     )
 
 
@@ -205,8 +236,10 @@ def sweep_stale(state_dir: Path | None = None) -> tuple[Path, ...]:
         with contextlib.suppress(OSError, ValueError):
             state = json.loads(path.read_text())
             if not Process.from_dict(state.get("init") or state["controller"]).alive():
+                cgroups.remove(path.parent)
                 shutil.rmtree(path.parent)
                 swept.append(path.parent)
+    cgroups.sweep(state_dir or LabSettings().state_dir)
     return tuple(swept)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -9,22 +10,29 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.util import find_spec
 from math import ceil
 from typing import Any
 
 from aftershock.errors import AftershockError
 from aftershock.load.child import Child
+from aftershock.load.recorder import TOTALS
 from aftershock.load.settings import LoadSettings, SentinelSettings
 from aftershock.slo.slots import LAG, merged, percentile_ms
-from aftershock.slo.timeline import Timeline
+from aftershock.slo.timeline import LOAD, Timeline
 
 _SPARE_S = 60.0  # Locust's own end, should every other way to stop it fail
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorStats:
-    """How the load generator did. `not_sent`: due, but too many were in flight."""
+    """How the load generator did. `not_sent`: due, but too many were in flight.
+
+    Latencies are in ms, from the scheduled time unless named `from_sent`. `itl`: between the pieces
+    of a stream; `tpot`: per token after the first. `usage_told`: answers whose tokens the server
+    counted; of the others each piece counts as one.
+    """
 
     scheduled: int = 0
     sent: int = 0
@@ -33,8 +41,22 @@ class GeneratorStats:
     cut: int = 0
     in_flight: int = 0
     not_sent: int = 0
+    retried: int = 0
     dispatch_lag_p99_ms: float | None = None
+    ttft_p50_ms: float | None = None
+    ttft_p99_ms: float | None = None
+    ttft_from_sent_p99_ms: float | None = None
+    e2e_p50_ms: float | None = None
+    e2e_p99_ms: float | None = None
+    e2e_from_sent_p99_ms: float | None = None
+    itl_p50_ms: float | None = None
     itl_p99_ms: float | None = None
+    tpot_p50_ms: float | None = None
+    tpot_p99_ms: float | None = None
+    output_tokens: int = 0
+    prompt_tokens: int = 0
+    output_tokens_per_s: float | None = None
+    usage_told: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,18 +65,35 @@ class GeneratorStats:
 def stats(timeline: Timeline) -> GeneratorStats:
     """Of everything the load sent into this timeline so far."""
     slots = [slot for _, slot in timeline.slots()]
-    lags = [text for slot in slots for text in slot.encoded.get(LAG, ())]
     last = timeline.last_reports("load")
+
+    def told(name: str) -> int:
+        return sum(report.get(name, 0) for report in last)
+
+    @cache
+    def whole(kind: str) -> Any:
+        texts = [text for slot in slots for text in slot.encoded.get(kind, ())]
+        return merged(texts + [report[kind] for report in last if kind in report])
+
+    def at(kind: str, percent: float) -> float | None:
+        held = whole(kind)
+        return percentile_ms(held, percent) if held.get_total_count() else None
+
+    counted = ("not_sent", "in_flight", "retried", "output_tokens", "prompt_tokens", "usage_told")
+    began = min((report["began"] for report in last if report.get("began")), default=0.0)
+    lasted = timeline.horizon(LOAD) - began if began else 0.0
+    found: dict[str, Any] = {
+        name: sum(slot.counts[name] for slot in slots)
+        for name in ("scheduled", "sent", "ok", "cut")
+    }
+    found |= {name: told(name) for name in counted}
+    found |= {f"{kind}_p99_ms": at(kind, 99) for kind in ("ttft", "e2e", *TOTALS)}
+    found |= {f"{kind}_p50_ms": at(kind, 50) for kind in ("ttft", "e2e", "itl", "tpot")}
     return GeneratorStats(
-        **{
-            name: sum(slot.counts[name] for slot in slots)
-            for name in ("scheduled", "sent", "ok", "cut")
-        },
+        **found,
         failed=sum(sum(slot.failed.values()) for slot in slots),
-        in_flight=sum(report.get("in_flight", 0) for report in last),
-        not_sent=sum(report.get("not_sent", 0) for report in last),
-        dispatch_lag_p99_ms=percentile_ms(merged(lags), 99) if lags else None,
-        itl_p99_ms=max((report.get("itl_p99_ms", 0.0) for report in last), default=None),
+        output_tokens_per_s=round(found["output_tokens"] / lasted, 1) if lasted > 0 else None,
+        dispatch_lag_p99_ms=at(LAG, 99),
     )
 
 
@@ -157,7 +196,10 @@ class Sentinel(_Feeder):
             ("parent", os.getpid()),
         ):
             command += [f"--{name}={value}"]
-        self._begin(timeline, command, {})
+        if not wanted.verify_tls:
+            command += ["--no-verify"]
+        # Not on the command line, which everybody on this machine can read.
+        self._begin(timeline, command, {"AFTERSHOCK_HEADERS": json.dumps(wanted.headers)})
 
 
 def _free_port() -> int:

@@ -21,20 +21,28 @@ from locust.clients import HttpSession
 from locust.runners import MasterRunner, WorkerRunner
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ConnectionError as RequestsConnectionError
-from requests.exceptions import RequestException
+from requests.exceptions import RequestException, SSLError
 
 from aftershock.load.answers import Answer
-from aftershock.load.arrivals import arrivals
+from aftershock.load.arrivals import schedule
 from aftershock.load.parent import Outlet, die_with
 from aftershock.load.prompts import request
 from aftershock.load.recorder import Call, Recorder
 from aftershock.load.settings import LoadSettings
 
 REPORT_S = 0.2
+TOTALS_EVERY = 25  # reports
+RETRIED = ("refused", "reset", "connection", "http_5")
 MESSAGE = "aftershock-load"
 STOP = "aftershock-stop"
 settings = LoadSettings.from_json(os.environ["AFTERSHOCK_LOAD"])
-recorder = Recorder(settings.limit_s, settings.metric, settings.failures_kept, time.monotonic)
+recorder = Recorder(
+    settings.limit_s,
+    settings.metric,
+    settings.failures_kept,
+    time.monotonic,
+    settings.goodput_ms,
+)
 
 
 class _State:
@@ -44,6 +52,7 @@ class _State:
         self.next_due = time.monotonic()
         self.stopping = False
         self.outlet: Outlet | None = None
+        self.reports = 0
         self.last: set[int] = set()
 
 
@@ -66,6 +75,9 @@ class Dispatcher(User):
         self.rng = random.Random(f"{settings.seed}/prompts/{self.worker}")
         self.session = HttpSession(settings.url, self.environment.events.request, self)
         self.session.headers.update(settings.headers)
+        # Requests has its own bundle of authorities; what OpenSSL is told counts before it.
+        self.session.verify = settings.verify_tls and (os.environ.get("SSL_CERT_FILE") or True)
+        self.session.trust_env = False  # no proxies, as the sentinel has none, and no .netrc
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=settings.max_in_flight)
         self.session.mount("http://", adapter)
         self.session.mount("https://", adapter)
@@ -73,17 +85,15 @@ class Dispatcher(User):
     @task
     def dispatch(self) -> None:
         begin = time.monotonic()
-        schedule = arrivals(
-            settings.stages, settings.arrivals, settings.seed, self.worker, settings.processes
-        )
-        for due in schedule:
-            state.next_due = begin + due
-            if (ahead := begin + due - time.monotonic()) > 0:
+        recorder.began = begin
+        for due in schedule(settings, self.worker):
+            state.next_due = begin + due.at
+            if (ahead := begin + due.at - time.monotonic()) > 0:
                 gevent.sleep(ahead)
             if state.stopping:
                 break
-            call = recorder.due(begin + due)
-            path, body = request(self.rng, settings)
+            call = recorder.due(begin + due.at)
+            path, body = request(self.rng, settings, due.prompt_tokens, due.output_tokens)
             if self.pool.free_count() > 0:
                 self.pool.spawn(self.ask, call, path, body)
             else:
@@ -94,22 +104,37 @@ class Dispatcher(User):
 
     def ask(self, call: Call, path: str, body: dict[str, Any]) -> None:
         recorder.sent(call)
+        answer = Answer(streamed=body["stream"], may_repeat=settings.ignore_eos)
         try:
             with gevent.Timeout(call.scheduled + settings.timeout_s - time.monotonic()):
-                kind, detail = self._exchange(call, path, body)
+                kind, detail = self._exchange(call, answer, path, body)
+                for _ in range(settings.retries):
+                    if call.tokens or not kind.startswith(RETRIED):
+                        break
+                    recorder.retried += 1
+                    answer = Answer(streamed=body["stream"], may_repeat=settings.ignore_eos)
+                    kind, detail = self._exchange(call, answer, path, body)
         except gevent.Timeout:
             kind, detail = "timeout", f"no whole answer in {settings.timeout_s} s"
-        except (RequestException, OSError) as error:
-            kind, detail = ("cut" if call.tokens else "reset"), repr(error)
         except Exception as error:  # a bug of ours must not pass for a good request
             kind, detail = "generator_error", repr(error)
+        recorder.counted(answer.usage, answer.tokens)
         if kind:
-            recorder.fail(call, kind, detail)
+            recorder.fail(call, kind, self._without_secrets(detail))
         else:
-            recorder.finish(call)
+            recorder.finish(call, answer.output_tokens, body["stream"])
 
-    def _exchange(self, call: Call, path: str, body: dict[str, Any]) -> tuple[str, str]:
-        answer = Answer(streamed=body["stream"])
+    def _exchange(
+        self, call: Call, answer: Answer, path: str, body: dict[str, Any]
+    ) -> tuple[str, str]:
+        try:
+            return self._answered(call, answer, path, body)
+        except (RequestException, OSError) as error:
+            return ("cut" if call.tokens else "reset"), repr(error)
+
+    def _answered(
+        self, call: Call, answer: Answer, path: str, body: dict[str, Any]
+    ) -> tuple[str, str]:
         with self.session.request(
             "POST", path, json=body, stream=True, catch_response=True, timeout=settings.timeout_s
         ) as response:
@@ -131,9 +156,19 @@ class Dispatcher(User):
                 response.success()
         return kind, detail
 
+    @staticmethod
+    def _without_secrets(detail: str) -> str:
+        """A service may say back what it was told."""
+        for value in settings.headers.values():
+            for word in (value, value.removeprefix("Bearer ")):
+                detail = detail.replace(word, "***")
+        return detail
+
 
 def _kind_of(error: Exception) -> str:
     text = repr(error)
+    if isinstance(error, SSLError):
+        return "tls"
     if "refused" in text:
         return "refused"
     if "timed out" in text:
@@ -146,7 +181,9 @@ def _report(environment: Any) -> None:
     if isinstance(runner, MasterRunner):
         return
     index = max(getattr(runner, "worker_index", 0), 0)
-    message = recorder.report(index, settings.processes, state.next_due)
+    totals = state.stopping or state.reports % TOTALS_EVERY == 0
+    state.reports += 1
+    message = recorder.report(index, settings.processes, state.next_due, totals)
     message["stopped"] = state.stopping
     if isinstance(runner, WorkerRunner):
         runner.send_message(MESSAGE, message)

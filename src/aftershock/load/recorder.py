@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aftershock.slo.slots import LAG, SLOT_S, TICK_S, Slot, histogram, percentile_ms, record
+from aftershock.slo.slots import LAG, SLOT_S, TICK_S, Slot, histogram, record
+
+# Of a whole run: between a stream's pieces, per token after the first, and what counts from the
+# moment a request was really sent.
+TOTALS = ("itl", "tpot", "ttft_from_sent", "e2e_from_sent")
 
 
 @dataclass(slots=True)
@@ -18,7 +22,7 @@ class Call:
     sent: float = 0.0
     first_token: float = 0.0
     last_token: float = 0.0
-    tokens: int = 0
+    tokens: int = 0  # pieces that carried text
     judged: str = ""  # good or slow, once an answer came
 
 
@@ -26,8 +30,14 @@ class Recorder:
     """Counts calls into slots and ticks, and tells what has changed since it last told."""
 
     def __init__(
-        self, limit_s: float, metric: str, failures_kept: int, clock: Callable[[], float]
+        self,
+        limit_s: float,
+        metric: str,
+        failures_kept: int,
+        clock: Callable[[], float],
+        goodput_ms: Mapping[str, float] | None = None,
     ) -> None:
+        self._goodput = {key: ms / 1e3 for key, ms in (goodput_ms or {}).items()}
         self._limit, self._on_first = limit_s, metric == "ttft"
         self._clock = clock
         self._open: dict[int, Call] = {}
@@ -37,8 +47,10 @@ class Recorder:
         self._failures: list[dict[str, Any]] = []
         self._failures_left = failures_kept
         self._count = 0
-        self._itl = histogram()
-        self.not_sent = 0
+        self._totals = {kind: histogram() for kind in TOTALS}
+        self.not_sent = self.retried = 0
+        self.output_tokens = self.prompt_tokens = self.usage_told = 0
+        self.began = 0.0  # when the first stage did
 
     def _slot(self, call: Call) -> Slot:
         return self._slots.setdefault(int(call.scheduled / SLOT_S), Slot())
@@ -65,11 +77,12 @@ class Recorder:
         now = self._clock()
         if not call.tokens:
             call.first_token = now
+            record(self._totals["ttft_from_sent"], now - call.sent)
             self._slot(call).add_time("ttft", now - call.scheduled)
             if self._on_first:
                 self._judge(call, now)
         else:
-            record(self._itl, now - call.last_token)
+            record(self._totals["itl"], now - call.last_token)
         call.last_token = now
         call.tokens += 1
 
@@ -83,15 +96,31 @@ class Recorder:
         if call.judged == "good":
             self._tick(call)[1] += by
 
-    def finish(self, call: Call) -> None:
-        """Answered soundly and in full."""
+    def finish(self, call: Call, output_tokens: int = 0, streamed: bool = False) -> None:
+        """Answered soundly and in full, with so many tokens; 0: as many as there were pieces."""
         now = self._clock()
         self._open.pop(call.number)
         slot = self._slot(call)
         slot.counts["ok"] += 1
         slot.add_time("e2e", now - call.scheduled)
+        record(self._totals["e2e_from_sent"], now - call.sent)
+        count, tpot = output_tokens or call.tokens, 0.0
+        if call.tokens > 1 and count > 1:
+            tpot = (call.last_token - call.first_token) / (count - 1)
+            record(self._totals["tpot"], tpot)
+        took = {"e2e_ms": now - call.scheduled, "tpot_ms": tpot}
+        if streamed:  # else no first token is to be seen, and the end alone counts
+            took["ttft_ms"] = call.first_token - call.scheduled
+        slot.counts["met"] += all(took.get(k, 0.0) <= limit for k, limit in self._goodput.items())
         if not call.judged:
             self._judge(call, now)
+
+    def counted(self, usage: Mapping[str, Any], pieces: int) -> None:
+        """Add up an answer's tokens: as the server counted them, else its pieces."""
+        output, prompt = usage.get("completion_tokens"), usage.get("prompt_tokens")
+        self.usage_told += isinstance(output, int)
+        self.output_tokens += output if isinstance(output, int) else pieces
+        self.prompt_tokens += prompt if isinstance(prompt, int) else 0
 
     def fail(self, call: Call, kind: str, detail: str = "") -> None:
         now = self._clock()
@@ -123,8 +152,13 @@ class Recorder:
     def in_flight(self) -> int:
         return len(self._open)
 
-    def report(self, worker: int, workers: int, next_due: float) -> dict[str, Any]:
-        """Everything since the last report. `next_due`: all earlier requests have fallen due."""
+    def report(
+        self, worker: int, workers: int, next_due: float, totals: bool = False
+    ) -> dict[str, Any]:
+        """Everything since the last report. `next_due`: all earlier requests have fallen due.
+
+        `totals`: with the histograms of the whole run, which cost more than the rest.
+        """
         now = min(self._clock(), next_due)
         oldest = next(iter(self._unjudged.values()), None)
         undecided = oldest.scheduled if oldest else now
@@ -136,10 +170,18 @@ class Recorder:
             "worker": worker,
             "workers": workers,
             "decided": round(max(min(undecided, now), now - self._limit), 5),
+            "began": self.began,
             "in_flight": len(self._open),
             "not_sent": self.not_sent,
-            "itl_p99_ms": percentile_ms(self._itl, 99),
+            "retried": self.retried,
+            "output_tokens": self.output_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "usage_told": self.usage_told,
+            **(self._encoded() if totals else {}),
             "slots": {str(index): slot.wire() for index, slot in slots.items()},
             "ticks": {str(index): counts for index, counts in ticks.items()},
             "failures": failures,
         }
+
+    def _encoded(self) -> dict[str, str]:
+        return {kind: total.encode().decode() for kind, total in self._totals.items()}

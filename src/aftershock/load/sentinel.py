@@ -19,15 +19,15 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 import uvloop
 
 from aftershock.load.parent import Outlet, die_with
+from aftershock.load.tls import tls_context
 
 _REPORT_S = 0.1
 _TOO_LATE_S = 0.25  # a sample that we are this late to send says nothing about the service
@@ -48,6 +48,7 @@ class Probe:
     request: bytes
     period: float
     judge: Judge
+    tls: ssl.SSLContext | None = None
     started: float = 0.0
     sent: int = 0
     skipped: int = 0
@@ -135,7 +136,7 @@ class _TlsSample(_Sample, asyncio.Protocol):
     async def _connect(self, loop: asyncio.AbstractEventLoop, host: str, address: Any) -> None:
         try:
             await loop.create_connection(
-                lambda: self, *address[:2], ssl=_tls_context(), server_hostname=host
+                lambda: self, *address[:2], ssl=self.probe.tls, server_hostname=host
             )
         except (OSError, ssl.SSLError) as error:
             self.finish(_failure(error))
@@ -160,11 +161,6 @@ class _TlsSample(_Sample, asyncio.Protocol):
         self.task.cancel()
         if self.transport:
             self.transport.abort()
-
-
-@cache
-def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 def _failure(error: OSError) -> str:
@@ -271,10 +267,13 @@ def judge_completion(answer: bytes, closed: bool) -> str | None:
     return "cut" if closed else None
 
 
-def requests_for(url: SplitResult, health: str, model: str) -> tuple[bytes, bytes]:
+def requests_for(
+    url: SplitResult, health: str, model: str, headers: Mapping[str, str] | None = None
+) -> tuple[bytes, bytes]:
     """The bytes of a health request and of a canary."""
     base = url.path.rstrip("/")
     tail = f"Host: {url.netloc}\r\nConnection: close\r\n"
+    tail += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     body = json.dumps({"model": model, "prompt": "1", "max_tokens": 1, "temperature": 0}).encode()
     get = f"GET {base}{health} HTTP/1.1\r\n{tail}\r\n".encode()
     post = f"POST {base}/v1/completions HTTP/1.1\r\n{tail}".encode()
@@ -284,10 +283,12 @@ def requests_for(url: SplitResult, health: str, model: str) -> tuple[bytes, byte
 
 async def _main(options: argparse.Namespace) -> None:
     url = urlsplit(options.url)
-    get, post = requests_for(url, options.health, options.model)
-    probes = [Probe("health", get, 1 / options.rate, judge_health)]
+    headers = json.loads(os.environ.pop("AFTERSHOCK_HEADERS", "{}"))
+    get, post = requests_for(url, options.health, options.model, headers)
+    tls = tls_context(not options.no_verify) if url.scheme == "https" else None
+    probes = [Probe("health", get, 1 / options.rate, judge_health, tls)]
     if options.canary_period > 0:
-        probes.append(Probe("canary", post, options.canary_period, judge_completion))
+        probes.append(Probe("canary", post, options.canary_period, judge_completion, tls))
     until = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -313,6 +314,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=1.0)
     parser.add_argument("--duration", type=float, default=3600.0)
     parser.add_argument("--parent", type=int, default=0)
+    parser.add_argument("--no-verify", action="store_true")
     parser.add_argument("--watch-stdin", action="store_true")
     options = parser.parse_args()
     if options.parent:

@@ -7,17 +7,24 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 
 from aftershock.errors import InvalidInput
+from aftershock.load.lengths import Lengths
 
-PROMPT_KINDS = ("short", "long", "chinese", "english", "japanese", "korean", "code")
+ARRIVALS = ("constant", "poisson", "gamma")
+LAB_ANSWERS = Lengths("uniform", low=4, high=16)
+PROMPT_KINDS = ("short", "long", "chinese", "english", "japanese", "korean", "code", "shared")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`rate` requests a second for `duration_s`; with `end_rate` it changes linearly to that."""
+    """`rate` requests a second for `duration_s`; with `end_rate` it changes linearly to that.
+
+    `kind` is what a profile calls it: baseline, linear, step, spike, chaos or soak.
+    """
 
     duration_s: float
     rate: float
     end_rate: float | None = None
+    kind: str = "baseline"
 
     def __post_init__(self) -> None:
         if self.duration_s <= 0:
@@ -45,30 +52,45 @@ class LoadSettings:
     seed: int = 7
     model: str = "lab"
     arrivals: str = "poisson"
+    burstiness: float = 1.0
+    trace: str = ""
+    trace_length_s: float = 0.0
+    trace_speed: float = 1.0
     limit_s: float = 1.0
     metric: str = "e2e"
+    goodput_ms: dict[str, float] = field(default_factory=dict)  # some of levels.GOODPUT
     timeout_s: float = 10.0
     processes: int = 1
     chat_share: float = 0.3
     stream_share: float = 0.5
     prompts: tuple[str, ...] = PROMPT_KINDS
-    max_tokens: tuple[int, int] = (4, 16)
-    temperatures: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
+    prompt_tokens: Lengths | None = None  # None: as the built-in prompts are
+    output_tokens: Lengths = LAB_ANSWERS
+    temperatures: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)  # in turn
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    usage: bool = True  # ask for the count of tokens in a stream's last chunk
+    retries: int = 0  # of requests that failed before their first token
+    verify_tls: bool = True
     max_in_flight: int = 5000
     failures_kept: int = 2000
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)  # secrets, maybe
 
     def __post_init__(self) -> None:
         checks = (
             (self.url.startswith(("http://", "https://")), "url", "an http(s) address"),
             (bool(self.stages), "stages", "at least one stage"),
-            (self.arrivals in ("poisson", "constant"), "arrivals", "poisson or constant"),
+            (self.arrivals in ARRIVALS, "arrivals", f"one of {', '.join(ARRIVALS)}"),
+            (0 < self.burstiness <= 1000, "burstiness", "a number above 0"),
+            (self.trace_length_s > 0 or not self.trace, "trace_length_s", "seconds above 0"),
+            (self.trace_speed > 0, "trace_speed", "a number above 0"),
             (self.metric in ("ttft", "e2e"), "metric", "ttft or e2e"),
             (0 < self.limit_s < self.timeout_s, "timeout_s", "more than limit_s, which is above 0"),
             (1 <= self.processes <= 64, "processes", "1 to 64"),
             (0 <= self.chat_share <= 1, "chat_share", "a share from 0 to 1"),
             (0 <= self.stream_share <= 1, "stream_share", "a share from 0 to 1"),
-            (1 <= self.max_tokens[0] <= self.max_tokens[1], "max_tokens", "lowest, highest ≥ 1"),
+            (self.min_tokens >= 0, "min_tokens", "tokens from 0 on"),
+            (0 <= self.retries <= 10, "retries", "0 to 10"),
             (set(self.prompts) <= set(PROMPT_KINDS), "prompts", f"some of {list(PROMPT_KINDS)}"),
             (bool(self.prompts and self.temperatures), "prompts, temperatures", "at least one"),
         )
@@ -88,8 +110,10 @@ class LoadSettings:
     def from_json(text: str) -> LoadSettings:
         given = json.loads(text)
         given["stages"] = tuple(Stage(**stage) for stage in given["stages"])
-        for name in ("prompts", "max_tokens", "temperatures"):
+        for name in ("prompts", "temperatures"):
             given[name] = tuple(given[name])
+        for name in ("prompt_tokens", "output_tokens"):
+            given[name] = Lengths(**given[name]) if given[name] else None
         return LoadSettings(**given)
 
 
@@ -107,6 +131,8 @@ class SentinelSettings:
     health_path: str = "/health"
     model: str = "lab"
     duration_s: float = 7200.0
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    verify_tls: bool = True
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
-LEFT, RIGHT = 50, 14
+from aftershock.report.sheet import LEFT, LETTER, NARROW, RIGHT, Sheet
+
 LANE, ROW, BAND = 84, 17, 16
-LETTER = 6.1  # the width of an average letter at the picture's 11 px
-NARROW = 600  # below this a legend gets a line of its own
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)
 
 Points = Sequence[tuple[float, float | None]]
-X = Callable[[float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,75 +44,54 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True)
+class Bars:
+    """Rows of stretches: (label, from, to); one that is over at once has no length."""
+
+    title: str
+    rows: Sequence[tuple[str, float, float]]
+
+
+Panel = Lane | Strip | Bars
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
-    """What is drawn, in seconds on one axis. `fault` is shaded; `marks` are named moments."""
+    """What is drawn, in seconds on one axis. `faults` are shaded; `marks` are named moments."""
 
     start: float
     end: float
     axis: str
-    panels: Sequence[Lane | Strip] = ()
+    panels: Sequence[Panel] = ()
     marks: Sequence[tuple[float, str]] = ()
     phases: Sequence[tuple[float, str]] = ()
-    fault: tuple[float, float] | None = None
-
-
-@dataclass(slots=True)
-class _Sheet:
-    width: float
-    x: X
-    parts: list[str] = field(default_factory=list)
-
-    @property
-    def right(self) -> float:
-        return self.width - RIGHT
-
-    def text(self, x: float, y: float, said: str, kind: str = "", anchor: str = "start") -> None:
-        self.parts.append(
-            f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
-            f"{escape(said)}</text>"
-        )
-
-    def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-        self.parts.append(
-            f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-        )
-
-    def box(self, x1: float, y: float, x2: float, height: float, kind: str, said: str = "") -> None:
-        told = f"<title>{escape(said)}</title>" if said else ""
-        self.parts.append(
-            f'<rect class="{kind}" x="{x1:.1f}" y="{y:.1f}" width="{max(x2 - x1, 0):.1f}" '
-            f'height="{height:.1f}">{told}</rect>'
-        )
+    faults: Sequence[tuple[float, float]] = ()
 
 
 def draw(picture: Picture, width: int = 960) -> str:
     """The picture as an SVG of this width; a narrow one is laid out for a phone."""
-    span = max(picture.end - picture.start, 1e-3)
-
-    def x(at: float) -> float:
-        share = min(max((at - picture.start) / span, 0.0), 1.0)
-        return LEFT + (width - LEFT - RIGHT) * share
-
-    sheet = _Sheet(float(width), x)
+    sheet = Sheet(float(width), picture.start, picture.end)
     rows = _label_rows(picture.marks, sheet)
     top = 14 * (max((row for _, _, row, _ in rows), default=-1) + 1) + 4
     body: float = top + (BAND + 6 if picture.phases else 0)
     heights = [_height(panel, width) for panel in picture.panels]
     floor = body + sum(heights) + 4
-    ticks = _ticks(picture.start, picture.end, (width - LEFT - RIGHT) / 46)
-    if picture.fault:
-        sheet.box(x(picture.fault[0]), top, x(picture.fault[1]), floor - top, "fault", "the fault")
-    for tick in ticks:
-        sheet.line(x(tick), body, x(tick), floor, "grid")
-        sheet.text(x(tick), floor + 14, f"{tick:g}", "tick", "middle")
+    for begin, end in picture.faults:
+        sheet.stretch(begin, end, top, floor - top, "fault", "the fault")
+    sheet.parts.append(f'<g class="ticks" data-top="{body:.1f}" data-floor="{floor:.1f}">')
+    for tick in _ticks(picture.start, picture.end, (width - LEFT - RIGHT) / 46):
+        sheet.upright(tick, body, floor, "grid")
+        sheet.label(tick, floor + 14, f"{tick:g}", "tick", anchor="middle")
+    sheet.parts.append("</g>")
     sheet.text(sheet.right, floor + 28, picture.axis, "tick", "end")
     _draw_phases(picture, sheet, top)
     for panel, height in zip(picture.panels, heights, strict=True):
-        (_draw_lane if isinstance(panel, Lane) else _draw_strip)(panel, sheet, body, picture)  # type: ignore[arg-type]
+        _draw_panel(panel, sheet, body)
         body += height
     _draw_marks(rows, sheet, floor)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {floor + 34:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="timeline" '
+        f'viewBox="0 0 {width} {floor + 34:.0f}" data-start="{picture.start:.3f}" '
+        f'data-end="{picture.end:.3f}" data-left="{LEFT}" data-right="{sheet.right:g}" '
         f'role="img" aria-label="timeline of the run">{"".join(sheet.parts)}</svg>'
     )
 
@@ -123,18 +100,26 @@ def _head(width: float) -> float:
     return 20 if width >= NARROW else 34
 
 
-def _height(panel: Lane | Strip, width: float) -> float:
+def _height(panel: Panel, width: float) -> float:
     if isinstance(panel, Lane):
         return _head(width) + LANE + 12
     return 20 + ROW * len(panel.rows) + 8
 
 
-def _draw_lane(lane: Lane, sheet: _Sheet, top: float, picture: Picture) -> None:
+def _draw_panel(panel: Panel, sheet: Sheet, top: float) -> None:
+    sheet.text(LEFT, top + 13, panel.title, "title")
+    if isinstance(panel, Lane):
+        _draw_lane(panel, sheet, top)
+    elif isinstance(panel, Strip):
+        _draw_strip(panel, sheet, top)
+    else:
+        _draw_bars(panel, sheet, top)
+
+
+def _draw_lane(lane: Lane, sheet: Sheet, top: float) -> None:
     ceiling = _ceiling(lane)
     floor = top + _head(sheet.width) + LANE
-    sheet.text(LEFT, top + 13, lane.title, "title")
-    legend_y = top + 13 if sheet.width >= NARROW else top + 27
-    _draw_legend(lane.series, sheet, legend_y)
+    _draw_legend(lane.series, sheet, top + 13 if sheet.width >= NARROW else top + 27)
     for share in (0.0, 0.5, 1.0):
         y = floor - LANE * share
         sheet.line(LEFT, y, sheet.right, y, "axis" if share == 0 else "grid")
@@ -143,19 +128,42 @@ def _draw_lane(lane: Lane, sheet: _Sheet, top: float, picture: Picture) -> None:
         y = floor - LANE * lane.limit / ceiling
         sheet.line(LEFT, y, sheet.right, y, "limit")
         sheet.text(LEFT + 4, y - 3, f"tolerated: {lane.limit:g}", "limit")
-    for series in lane.series:
-        for piece in _pieces(series.points):
-            shown = [(t, v) for t, v in piece if picture.start <= t <= picture.end]
-            path = " ".join(
-                f"{sheet.x(t):.1f},{floor - LANE * min(v / ceiling, 1.0):.1f}" for t, v in shown
-            )
-            if path:
-                sheet.parts.append(f'<polyline class="{series.colour}" points="{path}"/>')
+    paths = [
+        f'<path class="{one.colour}" data-n="{number}" data-top="{ceiling:g}" d="{path}"/>'
+        for number, one in enumerate(lane.series)
+        if (path := _path(one.points, sheet, ceiling))
+    ]
+    if paths:
+        sheet.plot(paths, floor - LANE, LANE)
 
 
-def _draw_legend(series: Iterable[Series], sheet: _Sheet, y: float) -> None:
+def _path(points: Points, sheet: Sheet, ceiling: float) -> str:
+    """Level where the value is the same, so that quiet hours take no room in the file."""
+    drawn: list[str] = []
+    for piece in _pieces(points):
+        shown = [
+            (f"{t:.2f}".rstrip("0").rstrip("."), f"{LANE * (1 - min(v / ceiling, 1.0)):.1f}")
+            for t, v in piece
+            if sheet.start <= t <= sheet.end
+        ]
+        if not shown:
+            continue
+        (x, y), *more = shown
+        drawn.append(f"M{x} {y}" if more else f"M{x} {y}h0")
+        for (new_x, new_y), after in zip_longest(more, more[1:]):
+            if new_y != y:
+                drawn.append(f"V{new_y}" if new_x == x else f"L{new_x} {new_y}")
+            elif after is None or after[1] != y:
+                drawn.append(f"H{new_x}")
+            x, y = new_x, new_y
+    return "".join(drawn)
+
+
+def _draw_legend(series: Iterable[Series], sheet: Sheet, y: float) -> None:
     spans = " ".join(
-        f'<tspan class="{one.colour}">━</tspan> {escape(one.label)}\u2002' for one in series
+        f'<tspan class="{one.colour}">━</tspan> {escape(one.label)}'
+        '<tspan class="value"></tspan>\u2002'
+        for one in series
     )
     at, anchor = (sheet.right, "end") if sheet.width >= NARROW else (LEFT, "start")
     sheet.parts.append(
@@ -163,19 +171,27 @@ def _draw_legend(series: Iterable[Series], sheet: _Sheet, y: float) -> None:
     )
 
 
-def _draw_strip(strip: Strip, sheet: _Sheet, top: float, picture: Picture) -> None:
-    sheet.text(LEFT, top + 13, strip.title, "title")
+def _draw_strip(strip: Strip, sheet: Sheet, top: float) -> None:
     for number, (label, points) in enumerate(strip.rows):
         y = top + 20 + ROW * number
         sheet.text(LEFT - 6, y + 12, label, "tick", "end")
         most = max((value for _, value in points), default=0.0)
-        for at, end, value in _stays(points, picture.end):
+        for at, end, value in _stays(points, sheet.end):
             kind = "full" if value >= most > 0 else "none" if value <= 0 else "some"
-            begin, finish = sheet.x(at), sheet.x(end)
             said = f"{value:g} of {most:g}"
-            sheet.box(begin, y, finish, ROW - 4, f"state {kind}", f"{label}: {said}")
-            if finish - begin > LETTER * len(said) + 6:
-                sheet.text(begin + 4, y + 10.5, said, "state")
+            sheet.stretch(at, end, y, ROW - 4, f"state {kind}", f"{label}: {said}")
+            sheet.inside(at, end, y + 10.5, said, "state")
+
+
+def _draw_bars(bars: Bars, sheet: Sheet, top: float) -> None:
+    for number, (label, begin, end) in enumerate(bars.rows):
+        y = top + 20 + ROW * number
+        if end > begin:
+            sheet.stretch(begin, end, y, ROW - 4, "bar", label)
+        else:
+            sheet.upright(begin, y, y + ROW - 4, "moment")
+        left = sheet.x(begin) + LETTER * len(label) > sheet.right
+        sheet.label(begin, y + 10.5, label, "bar", -4 if left else 4, "end" if left else "start")
 
 
 def _stays(
@@ -187,20 +203,18 @@ def _stays(
         yield at, until, value
 
 
-def _draw_phases(picture: Picture, sheet: _Sheet, top: float) -> None:
+def _draw_phases(picture: Picture, sheet: Sheet, top: float) -> None:
     phases = sorted(picture.phases)
     for number, ((at, name), (until, _)) in enumerate(pairwise([*phases, (picture.end, "")])):
-        begin, finish = sheet.x(at), sheet.x(until)
-        sheet.box(begin, top, finish, BAND, f"phase odd{number % 2}", name)
-        if finish - begin > LETTER * len(name) + 4:
-            sheet.text((begin + finish) / 2, top + 12, name, "phase", "middle")
+        sheet.stretch(at, until, top, BAND, f"phase odd{number % 2}", name)
+        sheet.inside(at, until, top + 12, name, "phase")
 
 
 _Placed = tuple[float, str, int, bool]
 
 
-def _label_rows(marks: Sequence[tuple[float, str]], sheet: _Sheet) -> list[_Placed]:
-    """Each mark's x, label, row and whether its label stands left of it; none write over others."""
+def _label_rows(marks: Sequence[tuple[float, str]], sheet: Sheet) -> list[_Placed]:
+    """Each mark's moment, label, row, and whether the label stands left; none overlap."""
     taken: list[list[tuple[float, float]]] = []
     placed = []
     for at, label in sorted(marks):
@@ -218,18 +232,17 @@ def _label_rows(marks: Sequence[tuple[float, str]], sheet: _Sheet) -> list[_Plac
         if row == len(taken):
             taken.append([])
         taken[row].append(span)
-        placed.append((x, label, row, left))
+        placed.append((at, label, row, left))
     return placed
 
 
-def _draw_marks(rows: Iterable[_Placed], sheet: _Sheet, floor: float) -> None:
+def _draw_marks(rows: Iterable[_Placed], sheet: Sheet, floor: float) -> None:
     placed = list(rows)
-    for x, _, row, _ in placed:
-        sheet.line(x, 14 * row + 4, x, floor, "mark")
-    for x, label, row, left in placed:
-        sheet.text(
-            x - 4 if left else x + 4, 14 * row + 12, label, "mark", "end" if left else "start"
-        )
+    for at, _, row, _ in placed:
+        sheet.upright(at, 14 * row + 4, floor, "mark")
+    for at, label, row, left in placed:
+        anchor = "end" if left else "start"
+        sheet.label(at, 14 * row + 12, label, "mark", -4 if left else 4, anchor)
 
 
 def _pieces(points: Points) -> list[list[tuple[float, float]]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aftershock.report.sentences import count
 from aftershock.slo.timeline import Timeline
 
 PHASE = "phase:"
@@ -72,7 +73,7 @@ def _fired(document: Mapping[str, Any], zero: float) -> Iterator[Moment]:
         hosts = len(injection.get("hosts") or ())
         skew = injection.get("skew_ms")
         apart = f", {skew:.1f} ms apart" if skew is not None and hosts > 1 else ""
-        nodes = f"{hosts} {'node' if hosts == 1 else 'nodes'}"
+        nodes = count(hosts, str(injection.get("of", "node")))
         yield Moment(at - zero, f"{injection['fault']} fired on {nodes}{apart}")
 
 
@@ -92,7 +93,7 @@ def _after_effect(document: Mapping[str, Any]) -> Iterator[Moment]:
     first, detected = document["first_bad_s"], document["time_to_detect_s"]
     rto, error = document["service_rto_s"], document["service_rto_error_s"]
     if first is not None:
-        yield Moment(first, "the first request goes bad")
+        yield Moment(first, "the first request goes bad", "first bad")
     if detected is not None:
         yield Moment(detected, "the gateway counts a server as down", "detected")
     if rto:

@@ -9,16 +9,23 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from aftershock.report import sentences, tables
+from aftershock.report import climb, figures, sentences, tables
 from aftershock.report.chart import draw
 from aftershock.report.moments import moments, zero_of
 from aftershock.report.picture import picture_of
+from aftershock.report.record import Record
+from aftershock.report.scale import scale
 from aftershock.slo.levels import Levels
 from aftershock.slo.timeline import Timeline
 
-STYLE = files("aftershock.report").joinpath("page.css").read_text(encoding="utf-8")
-WIDE, NARROW = 960, 400
+_OWN = files("aftershock.report")
+STYLE = _OWN.joinpath("page.css").read_text(encoding="utf-8")
+SCRIPT = _OWN.joinpath("zoom.js").read_text(encoding="utf-8")
+WIDE, NARROW = 1060, 400
 FILES = {
+    "report.md": "the same for a pull request or a chat",
+    "junit.xml": "for CI",
+    "verdict.prom": "for dashboards: OpenMetrics",
     "verdict.json": "the verdict for machines",
     "injections.json": "every fault with its evidence",
     "journal.json": "Chaos Toolkit's journal",
@@ -26,129 +33,111 @@ FILES = {
 }
 
 
-def render(
-    document: Mapping[str, Any],
-    timeline: Timeline,
-    levels: Levels,
-    zones: Mapping[str, str] | None = None,
-) -> str:
-    """The page. `document`: the content of verdict.json; `zones`: node → its zone."""
+def render(record: Record) -> str:
+    """The page."""
+    document = record.document
     word = escape(str(document["verdict"]))
-    title = escape(str(document.get("title", "Aftershock")))
-    picture = picture_of(timeline, document, levels, zones)
+    title = escape(str(document["title"] or "Aftershock"))
+    headline = figures.sentence(sentences.summary(document)[0])
     parts = [
         f'<header><p><span class="word {word}">{word}</span> '
-        f'<span class="soft">{_where_and_when(document, timeline)}</span></p>',
+        f'<span class="soft">{escape(figures.where_and_when(record))}</span></p>',
         f"<h1>{title}</h1>",
-        f'<p class="headline">{escape(_sentence(sentences.summary(document)[0]))}</p></header>',
+        f'<p class="headline">{escape(headline)}</p></header>',
         _why(document),
+        scale(document),
         _tiles(document),
-        "<h2>Timeline</h2>",
-        f'<div class="wide">{draw(picture, WIDE)}</div>',
-        f'<div class="narrow">{draw(picture, NARROW)}</div>',
+        *_timeline(record),
+        climb.section(document.get("cliff") or {}),
         "<h2>What was injected, and what was seen of it</h2>",
         "".join(tables.injection(one) for one in document["injections"])
         or "<p>Nothing was injected.</p>",
+        tables.replacements(document["replacements"]),
+        *_costs(record),
         "<h2>What happened when</h2>",
-        _happened(document, timeline),
+        _happened(document, record.timeline),
         "<h2>How it was measured</h2>",
-        _measured(document, levels),
+        _measured(document, record.levels),
+        "<h2>To run it again</h2>",
+        _again(document),
+        _files(),
     ]
+    return whole(f"{word}: {title}", "".join(parts), SCRIPT)
+
+
+def whole(title: str, body: str, script: str = "") -> str:
+    """A page of one file, with its style in it; `title` and `body` are HTML."""
+    played = f"<script>{script}</script>" if script else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{word}: {title}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
+        '<link rel="icon" href="data:,">'
+        f"<title>{title}</title><style>{STYLE}</style></head>"
+        f"<body><main>{body}</main>{played}</body></html>\n"
     )
 
 
-def _where_and_when(document: Mapping[str, Any], timeline: Timeline) -> str:
-    began = min(timeline.marks.values(), default=None)
-    day = "" if began is None else f" · {_utc(timeline, began, '%Y-%m-%d %H:%M')} UTC"
-    target = str(document["target"])
-    emulated = " (GPUs and Kubernetes are emulated)" if target == "lab" else ""
-    return escape(f"target {target}{emulated}{day}")
+def _timeline(record: Record) -> list[str]:
+    picture = picture_of(record.timeline, record.document, record.levels, record.zones)
+    away = [f"<p>Not in this report: {escape(line)}.</p>" for line in record.missing]
+    return [
+        "<h2>Timeline</h2>",
+        *away,
+        _zoom(record.document, record.timeline),
+        f'<div class="wide">{draw(picture, WIDE)}</div>',
+        f'<div class="narrow">{draw(picture, NARROW)}</div>',
+    ]
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _zoom(document: Mapping[str, Any], timeline: Timeline) -> str:
+    """Buttons that the script shows; the picture can be drawn upon, too."""
+    back = document["service_rto_s"] or document["service_rto_censored_s"] or 0.0
+    around = f"-2 {max(1.5 * back, back + 3):.2f}" if "t_effect" in timeline.marks else ""
+    buttons = [
+        ("all", "All"),
+        *([("around", "Around the failure")] if around else []),
+        ("in", "+"),
+        ("out", "−"),
+        ("back", "◀"),
+        ("on", "▶"),
+    ]
+    names = {"in": "zoom in", "out": "zoom out", "back": "earlier", "on": "later"}
+    told = "".join(
+        f'<button type="button" data-do="{do}" aria-label="{names.get(do, said)}">{said}</button>'
+        for do, said in buttons
+    )
+    return (
+        f'<div class="zoom" data-around="{around}" hidden>{told}<output></output>'
+        '<span class="at"></span><small>drag over the picture to zoom in</small></div>'
+    )
+
+
+def _costs(record: Record) -> list[str]:
+    """What it cost, and the steady state before and after."""
+    effect = record.timeline.marks.get("t_effect")
+    lost = tables.plain(["Requests", ""], figures.lost_by_kind(record.document))
+    heads = ["Indicator", "Level", "Bound", "Before", "After"]
+    steady = tables.plain(heads, figures.steady_state(record.checks, effect))
+    return [
+        f"<h2>Requests lost, by kind</h2>{lost}" if lost else "",
+        f"<h2>The steady state</h2>{steady}" if steady else "",
+    ]
 
 
 def _why(document: Mapping[str, Any]) -> str:
-    """The reasons that the headline hasn't told, and the measured time where a reason led."""
-    first, told = sentences.summary(document)[0], sentences.headline(document)
-    more = [text for text in sentences.reasons(document) if text != first]
-    more += [f"measured all the same: {told}"] if told != first else []
-    rows = "".join(f"<li>{escape(_sentence(text))}</li>" for text in more)
+    rows = "".join(f"<li>{escape(text)}</li>" for text in figures.why(document))
     return f'<ul class="why">{rows}</ul>' if rows else ""
 
 
 def _tiles(document: Mapping[str, Any]) -> str:
     """The figures that people sign, large."""
-    found = [
-        _rto(document),
-        _failback(document),
-        _capacity(document),
-        _lost(document),
-        _detected(document),
-    ]
-    return f'<div class="tiles">{"".join(found)}</div>'
+    return f'<div class="tiles">{"".join(map(_tile, figures.tiles(document)))}</div>'
 
 
-def _tile(name: str, value: str, note: str) -> str:
-    if value == "–":
-        note = "not measured"
-    note = re.sub(r"(\d) s\b", "\\1\u00a0s", note)  # a number keeps its unit beside it
-    return (
-        f"<div><span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(note)}</small></div>"
-    )
-
-
-def _rto(document: Mapping[str, Any]) -> str:
-    value, error = document["service_rto_s"], document["service_rto_error_s"]
-    objective = f"objective {document['rto_objective_s']:g} s"
-    if value is not None:
-        return _tile("Service RTO", f"{value:.2f} s", f"± {error:.3f} s · {objective}")
-    censored = document["service_rto_censored_s"]
-    if censored is not None:
-        return _tile("Service RTO", f"> {censored:g} s", f"not back by then · {objective}")
-    return _tile("Service RTO", "–", "")
-
-
-def _capacity(document: Mapping[str, Any]) -> str:
-    rto, censored = document["capacity_rto_s"], document["capacity_censored_s"]
-    after = document["capacity_after_heal_s"]
-    if rto is not None:
-        return _tile("Capacity RTO", f"{rto:.1f} s", "as many replicas as before")
-    if censored is None:
-        return _tile("Capacity RTO", "–", "")
-    note = f"{after:.1f} s after the heal" if after is not None else "nor after the heal"
-    return _tile("Capacity RTO", f"> {censored:.1f} s", f"not during the fault; {note}")
-
-
-def _lost(document: Mapping[str, Any]) -> str:
-    if document["requests_total"] is None:
-        return _tile("Requests lost", "–", "")
-    cut = sentences.count(document["streams_cut"], "stream")
-    slow = f"{document['requests_slow']:,} too late"
-    note = f"of {document['requests_total']:,} · {slow} · {cut} cut"
-    return _tile("Requests lost", f"{document['requests_lost']:,}", note)
-
-
-def _failback(document: Mapping[str, Any]) -> str:
-    value, error = document["failback_rto_s"], document["failback_rto_error_s"]
-    if value is None:
-        return _tile("Fail-back", "–", "")
-    return _tile("Fail-back", f"{value:.2f} s", f"± {error or 0:.2f} s · after the heal")
-
-
-def _detected(document: Mapping[str, Any]) -> str:
-    value, error = document["time_to_detect_s"], document["time_to_detect_error_s"]
-    if value is None and document["service_state"] is None:
-        return _tile("Detected", "–", "")
-    if value is None:
-        return _tile("Detected", "never", "the gateway counted no server as down")
-    return _tile("Detected", f"{value:.2f} s", f"± {error or 0:.2f} s · by the gateway")
+def _tile(tile: figures.Tile) -> str:
+    note = re.sub(r"(\d) s\b", "\\1\u00a0s", tile.note)  # a number keeps its unit beside it
+    name, value = escape(tile.name), escape(tile.value)
+    return f"<div><span>{name}</span><b>{value}</b><small>{escape(note)}</small></div>"
 
 
 def _happened(document: Mapping[str, Any], timeline: Timeline) -> str:
@@ -181,19 +170,46 @@ def _measured(document: Mapping[str, Any], levels: Levels) -> str:
         "Decided by": document["decided_by"] or "nothing",
         "Watched after it was back": f"{document['held_s']:.1f} s" if document["held_s"] else "not",
         "Gaps in the samples": "; ".join(gaps) or "none",
+        "Gaps in the watch over replicas": _watch_gaps(document),
         "Left behind": "; ".join(document["leftovers"]) or "nothing",
         "Levels": f"{levels.target}: {_levels(levels)}",
+    }
+    goodput = tables.goodput(document.get("goodput") or {})
+    return f"{tables.sources(document['per_source'])}{goodput}{_facts(facts)}"
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
+    return f"<dl>{rows}</dl>"
+
+
+def _again(document: Mapping[str, Any]) -> str:
+    """The exact command, and what it stood on."""
+    run, command = document["run"], figures.again(document)
+    facts = {
+        "In the folder": run.get("directory"),
+        "Begun": run.get("started_at"),
         "Seed": document["seed"],
         "Versions": ", ".join(f"{k} {v}" for k, v in document["versions"].items()),
     }
-    rows = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
+    told = f"<pre>{escape(command)}</pre>" if command else "<p>Its command isn't known.</p>"
+    variables = run.get("variables") or {}
+    listed = tables.plain(["Variable", "Value"], [(k, str(v)) for k, v in variables.items()])
+    more = f"<details><summary>Variables</summary>{listed}</details>" if listed else ""
+    return told + _facts({k: v for k, v in facts.items() if v not in (None, "")}) + more
+
+
+def _files() -> str:
     links = "".join(
         f'<li><a href="{name}">{name}</a>: {escape(what)}</li>' for name, what in FILES.items()
     )
-    return (
-        f"{tables.sources(document['per_source'])}<dl>{rows}</dl>"
-        f"<h2>Files beside this page</h2><ul>{links}</ul>"
-    )
+    return f"<h2>Files beside this page</h2><ul>{links}</ul>"
+
+
+def _watch_gaps(document: Mapping[str, Any]) -> str:
+    known = {"late": "what changed is known, not when", "lost": "what came and went is not known"}
+    gaps = document["capacity_gaps"]
+    return "; ".join(f"{a:g} to {b:g} s ({known.get(kind, kind)})" for a, b, kind in gaps) or "none"
 
 
 def _levels(levels: Levels) -> str:

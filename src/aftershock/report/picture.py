@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import floor
 from typing import Any
 
-from aftershock.report.chart import Lane, Picture, Series, Strip
+from aftershock.report.chart import Bars, Lane, Panel, Picture, Series, Strip
 from aftershock.report.moments import PHASE, milestones, zero_of
 from aftershock.slo.aftermath import READY_REPLICAS, SERVERS_UP, ZONE_SHARE
 from aftershock.slo.levels import Levels
-from aftershock.slo.timeline import LOAD, Timeline
+from aftershock.slo.timeline import LOAD, Timeline, Window
 
-MOST_POINTS = 300
+MOST_POINTS, MOST_FAULTS = 1800, 12
 ZONE_COLOURS = 6
 _PHASE_NAMES = {"steady": "steady state", "back": "hold", "FIRED": "fired"}
 _Point = tuple[float, float | None]
@@ -27,9 +27,11 @@ def picture_of(
     """The run's picture, its seconds counted from the fault. `zones`: node → its zone."""
     start, end = _span(timeline)
     zero = zero_of(timeline)
-    effect, healed = timeline.marks.get("t_effect"), timeline.marks.get("t_healed", end)
+    effect = timeline.marks.get("t_effect")
+    faults = _faults(timeline, document, zero, end)
     width = max(1.0, round((end - start) / MOST_POINTS))  # of a step, so that hours stay drawable
-    panels = [
+    panels: list[Panel] = [
+        *([Bars("Faults", faults)] if faults else []),
         *_measured(timeline, levels, start, end, zero, width),
         *_zones(timeline, zero, width),
         *_gpus(timeline, zero, zones or {}, width),
@@ -41,8 +43,42 @@ def picture_of(
         panels=panels,
         marks=[(m.at, m.short) for m in milestones(timeline, document) if m.short],
         phases=_phases(timeline, start, zero),
-        fault=None if effect is None else (effect - zero, healed - zero),
+        faults=_union([(begin, until) for _, begin, until in faults]),
     )
+
+
+def _faults(
+    timeline: Timeline, document: Mapping[str, Any], zero: float, end: float
+) -> list[tuple[str, float, float]]:
+    """Each fault's name, firing and end: that of its last host, else the order, else the run's."""
+    healed = timeline.marks.get("t_healed", end)
+    found = []
+    for one in document["injections"]:
+        fired = one.get("fired_at_monotonic_s")
+        if fired is None:
+            continue
+        hosts = (one.get("per_host") or {}).values()
+        ends = [at for host in hosts if (at := host.get("reverted_at_monotonic_s"))]
+        over = fired if one.get("momentary") else max(ends, default=max(healed, fired))
+        found.append((str(one["fault"]), fired - zero, over - zero))
+    if not found and "t_effect" in timeline.marks:
+        found = [("fault", timeline.marks["t_effect"] - zero, healed - zero)]
+    if len(found) > MOST_FAULTS:
+        rest = found[MOST_FAULTS:]
+        begin, over = min(at for _, at, _ in rest), max(at for _, _, at in rest)
+        found = [*found[:MOST_FAULTS], (f"{len(rest)} more", begin, over)]
+    return found
+
+
+def _union(stretches: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same time, without overlaps."""
+    joined: list[tuple[float, float]] = []
+    for begin, end in sorted(stretches):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        elif end > begin:
+            joined.append((begin, end))
+    return joined
 
 
 def _span(timeline: Timeline) -> tuple[float, float]:
@@ -74,12 +110,15 @@ def _measured(
     windows = [(at, timeline.window(zero + at, zero + at + width)) for at in steps]
     served = _steps([(at, w.throughput_rps) for at, w in windows], width)
     bad = _steps([(at, (w.requests - w.good) / width) for at, w in windows], width)
-    late = _steps([(at, w.p99_ms(levels.metric)) for at, w in windows], width)
-    metric = "to the first token" if levels.metric == "ttft" else "end to end"
     limit = levels.tolerated.get("p99_latency_ms")
+    judged = "to the first token" if levels.metric == "ttft" else "end to end"
     lanes = [
         Lane("Requests a second", [Series("served", "good", served), Series("bad", "bad", bad)]),
-        Lane(f"P99 latency in ms, {metric}", [Series("P99", "ink", late)], limit=limit),
+        Lane(
+            f"Latency in ms; judged: P99 {judged}",
+            _latencies(windows, width, main == LOAD),
+            limit=limit,
+        ),
     ]
     probes = [
         Series(f"{name}, {_rate(timeline, name)}", colour, _bad_share(timeline, name, width, zero))
@@ -91,6 +130,22 @@ def _measured(
     return lanes
 
 
+def _latencies(
+    windows: Sequence[tuple[float, Window]], width: float, streamed: bool
+) -> list[Series]:
+    """`streamed`: whether there were first tokens; a probe's answer has none of its own."""
+    told = {
+        "P50": ("z5", [(at, w.p50_e2e_ms) for at, w in windows]),
+        "P99 to the first token": ("z1", [(at, w.p99_ttft_ms) for at, w in windows]),
+        "P99": ("ink", [(at, w.p99_e2e_ms) for at, w in windows]),
+    }
+    return [
+        Series(name, colour, _steps(values, width))
+        for name, (colour, values) in told.items()
+        if (streamed or "token" not in name) and any(value is not None for _, value in values)
+    ]
+
+
 def _rate(timeline: Timeline, source: str) -> str:
     return f"{timeline.rate(source):g} a second"
 
@@ -99,7 +154,7 @@ def _bad_share(timeline: Timeline, source: str, width: float, zero: float) -> li
     """The share of bad samples in percent, in bins fine enough for the rate."""
     samples = timeline.samples(source)
     rate = timeline.rate(source) or 1.0
-    width = max(width / 4, 1.0 / rate) if rate > 4 else max(width, 1.0 / rate)
+    width = max(width / 10, 10.0 / rate) if rate > 4 else max(width, 1.0 / rate)
     bins: dict[int, list[bool]] = {}
     for sample in samples:
         bins.setdefault(floor((sample.sent - zero) / width), []).append(bool(sample.kind))
@@ -107,9 +162,9 @@ def _bad_share(timeline: Timeline, source: str, width: float, zero: float) -> li
     return _steps(sorted(shares), width)
 
 
-def _zones(timeline: Timeline, zero: float, width: float) -> list[Lane | Strip]:
+def _zones(timeline: Timeline, zero: float, width: float) -> list[Panel]:
     shares = timeline.series(ZONE_SHARE)
-    panels: list[Lane | Strip] = []
+    panels: list[Panel] = []
     if shares:
         percent = {
             zone: _with_gaps([(at - zero, 100 * v) for at, v in points], width)

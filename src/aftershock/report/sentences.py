@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aftershock.report import cliff, stages
+
 # What the headline already says is not said again below it.
 _IN_HEADLINE = ("rto_missed", "not_measured")
 
@@ -17,9 +19,12 @@ def summary(document: Mapping[str, Any]) -> list[str]:
         lines = [*reasons(document), *told]
     else:
         lines = [*told, *reasons(document)]
-    lines += [line for line in (costs(document), capacity(document)) if line]
+    lines += cliff.sentences(document.get("cliff") or {})
+    lines += [line for line in (costs(document), goodput(document), quality(document)) if line]
+    lines += [line for line in (capacity(document),) if line]
+    lines += stages.lines(document["replacements"])
     if document["injections"]:
-        lines.append(how_they_ended(document["injections"]))
+        lines += [how_they_ended(document["injections"]), *left_out(document["injections"])]
     if document["target"] == "lab":
         lines.append("on the lab: GPUs and Kubernetes are emulated")
     return lines
@@ -32,7 +37,8 @@ def headline(document: Mapping[str, Any]) -> str:
     if document["service_state"] is None:
         return f"no recovery was measured {objective}"
     if rto == 0:
-        return f"the service never failed: RTO 0 s ± {error:.3f} {objective}"
+        how = "was back at once" if document.get("cliff") else "never failed"
+        return f"the service {how}: RTO 0 s ± {error:.3f} {objective}"
     if rto is not None:
         return f"service back in {rto:.2f} s ± {error:.3f} {objective}"
     censored = document["service_rto_censored_s"]
@@ -62,6 +68,35 @@ def costs(document: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
+def goodput(document: Mapping[str, Any]) -> str:
+    """The share of requests that met every limit, before, during and after the fault."""
+    told = document.get("goodput") or {}
+    parts = [
+        f"{100 * told[phase]['share']:.1f} % {phase}"
+        for phase in ("before", "during", "after")
+        if (told.get(phase) or {}).get("share") is not None
+    ]
+    return f"goodput {', '.join(parts)} ({limits(told['limits'])})" if parts else ""
+
+
+def quality(document: Mapping[str, Any]) -> str:
+    """How many of the golden answers were bad, phase by phase."""
+    told = document.get("quality") or {}
+    parts = [
+        f"{told[phase]['bad']} of {told[phase]['answers']} {phase}"
+        for phase in ("during", "after")
+        if told and told[phase]["answers"]
+    ]
+    before = told["before"]["answers"] if told else 0
+    return f"bad answers {', '.join(parts)} (compared with {before} before)" if parts else ""
+
+
+def limits(told: Mapping[str, float]) -> str:
+    """`TTFT 250 ms, E2E 500 ms`."""
+    names = {key: key.removesuffix("_ms").upper() for key in told}
+    return ", ".join(f"{names[key]} {value:g} ms" for key, value in told.items())
+
+
 def capacity(document: Mapping[str, Any]) -> str:
     """Whether and when as many replicas were ready as before; empty where nobody looked."""
     if document["service_state"] is None:
@@ -69,7 +104,8 @@ def capacity(document: Mapping[str, Any]) -> str:
     if document["capacity_rto_s"] == 0:
         return "capacity: as many replicas ready as before all the time"
     if document["capacity_rto_s"] is not None:
-        return f"capacity back in {document['capacity_rto_s']:.1f} s"
+        error = document["capacity_error_s"] or 0.0
+        return f"capacity back in {document['capacity_rto_s']:.2f} s ± {error:.2f}{_over(document)}"
     if document["capacity_censored_s"] is None:
         return ""
     after = document["capacity_after_heal_s"]
@@ -80,15 +116,31 @@ def capacity(document: Mapping[str, Any]) -> str:
     )
 
 
+def _over(document: Mapping[str, Any]) -> str:
+    objective = document["capacity_objective_s"]
+    return f" (objective {objective:g} s)" if objective else ""
+
+
 def how_they_ended(injections: Sequence[Mapping[str, Any]]) -> str:
     """Whether every fault lasted until it was ordered to go, and left nothing."""
     names = " and ".join(
         filter(None, [", ".join(i["fault"] for i in injections[:-1]), injections[-1]["fault"]])
     )
+    if all(i.get("momentary") for i in injections):
+        return f"{names}: over at once, with nothing to heal"
     if all(i.get("ordered") and i.get("clean") for i in injections):
         return f"{names}: held until ordered to go, hosts left clean"
     well = sum(bool(i.get("ordered") and i.get("clean")) for i in injections)
     return f"{well} of {count(len(injections), 'fault')} held until ordered to go and left no trace"
+
+
+def left_out(injections: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Hosts that a fault went on without, since the rest was enough (`at_least`)."""
+    return [
+        f"{injection['fault']} went on without {host}: {why}"
+        for injection in injections
+        for host, why in (injection.get("failed_hosts") or {}).items()
+    ]
 
 
 def count(number: int, what: str) -> str:

@@ -5,9 +5,11 @@ Actions and probes find the run in progress by `current()`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from aftershock.errors import AftershockError
@@ -15,7 +17,7 @@ from aftershock.errors import AftershockError
 if TYPE_CHECKING:
     from aftershock.run.session import Run
 
-__all__ = ["NoRun", "current", "enter", "heal_everything", "leave"]
+__all__ = ["NoRun", "current", "enter", "entered", "heal_everything", "leave"]
 
 
 logger = logging.getLogger("chaostoolkit")
@@ -33,6 +35,16 @@ _ended: list[NoRun] = []  # and what ended the experiment
 def enter(run: Run) -> None:
     """From now on this is the run in progress in this process."""
     _current[:] = [run]
+
+
+@contextlib.contextmanager
+def entered(run: Any) -> Iterator[None]:
+    """Within, this is the run in progress; after it the one that was before."""
+    before, _current[:] = list(_current), [run]
+    try:
+        yield
+    finally:
+        _current[:] = before
 
 
 def leave() -> None:
@@ -59,7 +71,7 @@ def heal_everything() -> dict[str, Any]:
     """Heal what the run in progress injected; a run that never began has nothing to heal."""
     if _missed and not _ended and not _current:
         _end_experiment()
-    return _current[-1].heal_everything() if _current else {"healed": 0, "injections": []}
+    return _current[-1].breaking.heal_everything() if _current else {"healed": 0, "injections": []}
 
 
 def _end_experiment() -> None:

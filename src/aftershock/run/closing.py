@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftershock.errors import AftershockError
 from aftershock.ledger import undoes
-from aftershock.report.page import render
+from aftershock.report.forms import FORMS
+from aftershock.report.record import Record
 from aftershock.report.sentences import summary
 from aftershock.run import judging
 from aftershock.slo import document
@@ -35,9 +35,10 @@ def close(run: Run, journal: dict[str, Any], interrupted_by: list[str]) -> str:
             problems.append(f"{name}: {error}")
             return None
 
-    step("heal", run.heal_everything)
+    step("heal", run.breaking.heal_everything)
     step("phase", lambda: run.phase("stopping"))
     step("watching", run.watcher.stop)
+    step("workload", run.workload.close)
     step("load", run.load.stop)
     step("logs", run.keep_logs)
     found = step("judging", lambda: judging.facts(run, journal, interrupted_by))
@@ -53,14 +54,15 @@ def close(run: Run, journal: dict[str, Any], interrupted_by: list[str]) -> str:
         facts = replace(facts, control_errors=tuple(problems))
         step("verdict.json", lambda: write_verdict(run, facts))
     content = judged(run, facts)
-    report = step("report", lambda: write_report(run, content))
-    run.console.end(content["verdict"], [*summary(content), *([str(report)] if report else [])])
+    record = recorded(run, content)
+    written = [step(name, partial(write_form, run, name, record)) for name in FORMS]
+    run.console.end(content["verdict"], [*summary(content), *map(str, filter(None, written[:1]))])
     return str(content["verdict"])
 
 
 def judged(run: Run, facts: RunFacts) -> dict[str, Any]:
     """The content of verdict.json."""
-    return {**document.document(facts, decide(facts)), "title": run.title}
+    return document.document(facts, decide(facts))
 
 
 def write_verdict(run: Run, facts: RunFacts) -> Path:
@@ -68,12 +70,14 @@ def write_verdict(run: Run, facts: RunFacts) -> Path:
     return run.folder.write_json("verdict.json", judged(run, facts))
 
 
-def write_report(run: Run, content: Mapping[str, Any]) -> Path:
-    """report.html beside the verdict."""
-    zones: dict[str, str] = {}
-    with contextlib.suppress(AftershockError):  # a target that never came up has no nodes
-        zones = {node.name: node.zone for node in run.target.inventory.nodes}
-    return run.folder.write_text("report.html", render(content, run.timeline, run.levels, zones))
+def recorded(run: Run, content: Mapping[str, Any]) -> Record:
+    """What the reports are made of."""
+    return Record(content, run.timeline, run.levels, run.told["zones"], run.checks)
+
+
+def write_form(run: Run, name: str, record: Record) -> Path:
+    """One form of the report beside the verdict."""
+    return run.folder.write_text(name, FORMS[name](record))
 
 
 def bare_facts(run: Run, interrupted_by: list[str]) -> RunFacts:
@@ -83,6 +87,8 @@ def bare_facts(run: Run, interrupted_by: list[str]) -> RunFacts:
         run.levels.limit_s * 1000,
         interrupted_by=interrupted_by,
         seed=run.settings.seed,
+        title=run.title,
+        run=run.told,
     )
 
 
@@ -96,6 +102,8 @@ def leave_a_verdict(undo: Mapping[str, Any]) -> str:
         target=undo["target"],
         seed=undo["seed"],
         versions=judging.versions(),
+        title=undo.get("title", ""),
+        run=undo.get("run", {}),
     )
     folder = Path(undo["folder"])
     if not folder.is_dir() or (folder / "verdict.json").exists():

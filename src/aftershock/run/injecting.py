@@ -1,18 +1,38 @@
-"""What a run injects: partitions through agents, pod kills and cordons through the API."""
+"""What a run injects: network and command faults through agents, the rest through the API."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
-from aftershock.capacity import Cordon, PodKill
-from aftershock.cluster import Cluster
+from aftershock.capacity import (
+    BlockedAutoscaler,
+    Cordon,
+    Drain,
+    Ending,
+    Scaled,
+    Tainted,
+    radius,
+)
+from aftershock.capacity.containers import ContainerKill
+from aftershock.capacity.containers import Target as ContainerTarget
+from aftershock.capacity.nodes import NodeFault
+from aftershock.capacity.pods import PodFault
+from aftershock.capacity.reaper import Reaper
+from aftershock.cluster import Cluster, taints
+from aftershock.cluster.workloads import Workload
 from aftershock.errors import AftershockError, Unsupported
-from aftershock.faults.partition import EVERYONE, Network, Partition, networks
+from aftershock.faults.base import Fault
 from aftershock.injection import Injection
-from aftershock.inventory import Node
+from aftershock.inventory import Node, PodRef
 from aftershock.ledger import Ledger
+from aftershock.onlookers import cuts_controller, touches
+from aftershock.run import podwords
+from aftershock.run.settings import Settings
 from aftershock.run.target import Target
+from aftershock.stillness import Outside, Stillness
 
 
 class Injected(Protocol):
@@ -20,6 +40,9 @@ class Injected(Protocol):
 
     @property
     def bit(self) -> bool: ...
+    @property
+    def nodes(self) -> Sequence[Node]: ...
+    def check(self) -> None: ...
     def arm(self) -> None: ...
     def fire(self) -> float: ...
     def observe(self) -> Any: ...
@@ -28,55 +51,211 @@ class Injected(Protocol):
 
 
 class Injections:
-    """Every injection of a run, with the zone it was made in."""
+    """Every injection of a run, in the order of arming."""
 
-    def __init__(self, target: Target, ledger: Ledger, grace_s: float) -> None:
+    def __init__(self, target: Target, ledger: Ledger, settings: Settings) -> None:
         self.target = target
         self.ledger = ledger
-        self.grace_s = grace_s
-        self.made: list[tuple[str, Injected]] = []
+        self.settings = settings
+        self._reaper: Reaper | None = None
+        self._made: list[tuple[frozenset[str], Injected]] = []
 
     def __iter__(self) -> Iterator[Injected]:
-        return (injection for _, injection in self.made)
+        return (injection for _, injection in self._made)
 
-    def partition(self, zone: str, lease_s: float, peers: str) -> Injected:
-        """Arm a partition of a zone's nodes; their own zone is spared."""
-        nodes = self.target.inventory.in_zone(zone)
-        own = networks(address for node in nodes for address in node.addresses)
-        fault = Partition(peers=parse_peers(peers), spare=own)
-        injection = Injection(
+    @property
+    def zones(self) -> list[str]:
+        """The zones in which something was injected."""
+        touched = frozenset().union(*(names for names, _ in self._made))
+        return sorted({node.zone for node in self.target.inventory.nodes if node.name in touched})
+
+    def network(
+        self,
+        fault: Fault,
+        nodes: Sequence[Node],
+        lease_s: float,
+        everyone: Sequence[Node] | None = None,
+    ) -> Injected:
+        """A fault on nodes; `everyone` are those between whom a shape is."""
+        witness = self._witness_of(fault, nodes)
+        return Injection(
             fault,
             nodes,
             lease_s=lease_s,
-            grace_s=self.grace_s,
+            grace_s=self.settings.grace_s,
+            at_least=min(self.settings.at_least, len(nodes)),
             ledger=self.ledger,
             fleet=self.target.agents,
-            witness=self._witness_of(fault),
-            controls=self._controls_of(zone),
+            witness=witness,
+            controls=self._controls(nodes, witness),
+            spared=everyone,
+            deadline_only=cuts_controller(fault),
         )
-        return self._arm(zone, injection)
 
-    def _witness_of(self, fault: Partition) -> Node | None:
-        # A partition from others than the witness can't be seen by it: then only packets count.
-        witness = self.target.inventory.witness
-        cut = witness and any(fault.cuts(address) for address in witness.addresses)
-        return witness if cut else None
-
-    def _controls_of(self, zone: str) -> list[Node]:
-        """The first node of every other zone: the witness must go on reaching one of them."""
+    def _witness_of(self, fault: Fault, nodes: Sequence[Node]) -> Node | None:
+        """Who can see the fault from outside: the target's own witness, or else another node."""
         inventory = self.target.inventory
-        return [inventory.in_zone(other)[0] for other in inventory.zones() if other != zone]
+        others = [node for node in inventory.nodes if node not in nodes]
+        outside = [inventory.witness, *others] if inventory.witness else others
+        return next((node for node in outside if touches(fault, node)), None)
 
-    def cordon(self, zone: str) -> Injected:
-        """Arm a cordon of a zone's nodes."""
-        nodes = self.target.inventory.in_zone(zone)
-        return self._arm(zone, Cordon(self.cluster, nodes, self.ledger))
+    def _controls(self, nodes: Sequence[Node], witness: Node | None) -> list[Node]:
+        """A node of every zone that nothing is done to: the witness must go on reaching one."""
+        inventory, broken = self.target.inventory, {node.zone for node in nodes}
+        found = []
+        for zone in inventory.zones():
+            others = [node for node in inventory.in_zone(zone) if node != witness]
+            found += others[:1] if zone not in broken else []
+        return found
 
-    def pod_kill(self, zone: str, selector: str, grace_s: int = 0) -> Injected:
-        """Arm the killing of a zone's pods."""
-        nodes = self.target.inventory.in_zone(zone)
-        selector = selector or self.target.inventory.selector
-        return self._arm(zone, PodKill(self.cluster, nodes, selector, grace_s))
+    def processes(
+        self,
+        fault: Fault,
+        nodes: Sequence[Node],
+        lease_s: float,
+        outside: Outside | None = None,
+        patience_s: float = 3.0,
+    ) -> Injected:
+        """A fault on processes of some hosts.
+
+        `outside` tells what a cluster's API sees of it, which may take until `patience_s`.
+        """
+        return Injection(
+            fault,
+            [replace(node, devices=()) for node in nodes],
+            lease_s=lease_s,
+            grace_s=self.settings.grace_s,
+            ledger=self.ledger,
+            fleet=self.target.agents,
+            deadline_only=cuts_controller(fault),
+            onlooker=lambda hosts: Stillness(fault, hosts, outside, patience_s),
+        )
+
+    def terms(self, lease_s: float) -> dict[str, Any]:
+        """What every injection on this machine itself is told."""
+        return {
+            "lease_s": lease_s,
+            "grace_s": self.settings.grace_s,
+            "ledger": self.ledger,
+            "fleet": self.target.agents,
+        }
+
+    def beside(self, nodes: Sequence[Node]) -> Node | None:
+        """A node that an agent is on, and nothing is done to."""
+        inventory, taken = self.target.inventory, {*(node.name for node in nodes), *self.touched}
+        outside = [inventory.witness] if inventory.witness else []
+        others = [node for node in (*outside, *inventory.nodes) if node.name not in taken]
+        return next((node for node in others if not node.agentless), None)
+
+    def on_hosts(self, fault: Fault, nodes: Sequence[Node], lease_s: float) -> Injected:
+        """A fault of the hosts themselves or of their processes, not of their network."""
+        return Injection(
+            fault,
+            [replace(node, devices=()) for node in nodes],
+            lease_s=lease_s,
+            grace_s=self.settings.grace_s,
+            at_least=min(self.settings.at_least, len(nodes)),
+            ledger=self.ledger,
+            fleet=self.target.agents,
+        )
+
+    def containers(self, targets: Sequence[ContainerTarget], **how: Any) -> Injected:
+        """The killing of containers' main processes: see `ContainerKill`."""
+        return ContainerKill(self.cluster, targets, self.target.agents, **how)
+
+    def cordon(self, nodes: Sequence[Node]) -> Injected:
+        """A cordon of some nodes."""
+        return Cordon(self.cluster, nodes, self.ledger, self.reaper, self.settings.lease_s)
+
+    def taint(self, nodes: Sequence[Node], effect: str) -> Injected:
+        """A taint of ours on some nodes, its value this run's name."""
+        taint, lease_s = taints.checked(effect, self._value), self.settings.lease_s
+        never = self.target.inventory.limits.never
+        return Tainted(self.cluster, nodes, taint, self.ledger, self.reaper, lease_s, never)
+
+    def drain(self, nodes: Sequence[Node], how: Ending, **more: Any) -> Injected:
+        """The eviction of all that runs on some nodes: see `Drain`."""
+        told = {"deadline_s": how.deadline_s, "grace_s": how.grace_s, **more}
+        return Drain(self.cluster, nodes, limits=self.target.inventory.limits, **told)
+
+    def scale(self, workload: Workload, replicas: int) -> Injected:
+        """Another number of replicas of a workload."""
+        return Scaled(self.cluster, workload, replicas, *self._held)
+
+    def autoscaler_block(self, workload: Workload, replicas: int | None) -> Injected:
+        """A workload's autoscaler, held at a number of replicas."""
+        return BlockedAutoscaler(self.cluster, workload, replicas, *self._held)
+
+    @property
+    def _held(self) -> tuple[Any, ...]:
+        """Who holds a change of a workload, for how long, and what limits it."""
+        limits = self.target.inventory.limits
+        return (self.ledger, self.reaper, self.settings.lease_s, limits)
+
+    @property
+    def reaper(self) -> Reaper | None:
+        """Who takes changes in the API back when we are gone; nobody if its image is `none`."""
+        image = self.target.inventory.reaper_image
+        if self._reaper is None and image not in ("", "none"):
+            grace_s = self.settings.grace_s
+            self._reaper = Reaper(self.cluster, self.ledger, image, grace_s=grace_s)
+        return self._reaper
+
+    @property
+    def _value(self) -> str:
+        """The run's name as a label's value may be: 63 characters at most."""
+        return self.ledger.run_id[:63].rstrip("-_.")
+
+    def pods(self, kind: str, place: podwords.Place, words: podwords.Words) -> Injected:
+        """A fault on chosen pods: a kind in `podwords.KINDS`."""
+        inventory = self.target.inventory
+        make = podwords.KINDS[kind]
+        return make(self.cluster, inventory, place.nodes(inventory), words, place.namespace)
+
+    def kept_down(self, nodes: Sequence[Node], selector: str, lease_s: float) -> Injected:
+        """The killing, at once, of all pods of some nodes, and of what comes up there after."""
+        inventory = self.target.inventory
+        return podwords.kept_down(self.cluster, inventory, nodes, selector, lease_s)
+
+    @property
+    def broken(self) -> set[str]:
+        """The nodes that are lost now, as far as the limits go."""
+        return {name for names, one in self._active() if self._loses(one) for name in names}
+
+    @property
+    def touched(self) -> set[str]:
+        """The nodes and pods on which something is still injected."""
+        return {name for names, _ in self._active() for name in names}
+
+    def _active(self) -> Iterator[tuple[frozenset[str], Injected]]:
+        # Pods that are killed are their owners' share, wherever they are.
+        return (
+            (names, one)
+            for names, one in self._made
+            if not isinstance(one, PodFault) and not one.to_dict()["reverted"]
+        )
+
+    def _loses(self, injection: Injected) -> bool:
+        if isinstance(injection, Injection):
+            return radius.loses(self.target.inventory, injection.fault, injection.nodes)
+        return isinstance(injection, NodeFault)
+
+    def check_nodes(self, nodes: Sequence[Node]) -> None:
+        """`TooMuch` when losing these, too, is more than the target's limits allow."""
+        radius.check_nodes(self.target.inventory, nodes, self.broken, self.touched)
+
+    def check_where(self, nodes: Sequence[Node], faults: Sequence[Fault]) -> None:
+        """`TooMuch` when these faults on nodes and pods are more than the limits allow."""
+        inventory, hosts = self.target.inventory, [node for node in nodes if not node.pod]
+        lost = any(radius.loses(inventory, fault, hosts) for fault in faults)
+        if hosts:
+            radius.check_nodes(inventory, hosts, self.broken, self.touched, lost)
+        self.check_pods([node.pod for node in nodes if node.pod])
+
+    def check_pods(self, refs: Sequence[PodRef]) -> None:
+        """`TooMuch` when breaking these pods is more than the limits allow."""
+        if refs:
+            radius.check_pods(self.cluster, refs, self.target.inventory.limits, self.touched)
 
     @property
     def cluster(self) -> Cluster:
@@ -85,26 +264,46 @@ class Injections:
             raise Unsupported("this target has no Kubernetes API: give the inventory a kubeconfig")
         return self.target.cluster
 
-    def revert(self, zone: str | None = None, kinds: Iterable[str] = ()) -> list[str]:
-        """Revert in order of firing, each whatever becomes of the others; return what failed."""
-        wanted, problems = set(kinds), []
-        for where, injection in self.made:
-            if zone is not None and where != zone:
-                continue
-            if wanted and injection.to_dict()["fault"] not in wanted:
-                continue
+    def arm(self, injections: Sequence[Injected]) -> None:
+        """Check all, then arm all; what one of them is refused for comes before any is armed."""
+        for injection in injections:
+            injection.check()
+        begun: list[Injected] = []
+        for injection in injections:
+            begun.append(injection)
+            places = getattr(injection, "breaks", injection.nodes)
+            self._made.append((frozenset(node.name for node in places), injection))
+            try:
+                injection.arm()
+            except AftershockError:
+                for one in begun:
+                    with contextlib.suppress(AftershockError):  # it is tried again at the end
+                        one.revert()
+                raise
+
+    def revert(self, nodes: Iterable[Node] | None = None, kinds: Iterable[str] = ()) -> list[str]:
+        """Revert in order of firing, each whatever becomes of the others; return what failed.
+
+        `nodes`: only what was injected on some of these, and on no others. `kinds`: only such.
+        """
+        wanted = self._meant(nodes, kinds)
+        for injection in wanted:  # what kills again would kill what comes back
+            if stop := getattr(injection, "stop", None):
+                stop()
+        problems = []
+        for injection in wanted:
             try:
                 injection.revert()
             except AftershockError as error:
                 problems.append(str(error))
         return problems
 
-    def _arm(self, zone: str, injection: Injected) -> Injected:
-        self.made.append((zone, injection))
-        injection.arm()
-        return injection
-
-
-def parse_peers(text: str) -> tuple[Network, ...]:
-    """Comma-separated prefixes; none means everything, IPv4 and IPv6."""
-    return networks(part.strip() for part in text.split(",")) if text.strip() else EVERYONE
+    def _meant(self, nodes: Iterable[Node] | None, kinds: Iterable[str]) -> list[Injected]:
+        chosen = None if nodes is None else {node.name for node in nodes}
+        wanted = set(kinds)
+        return [
+            injection
+            for names, injection in self._made
+            if (chosen is None or (names and names <= chosen))
+            and (not wanted or injection.to_dict()["fault"] in wanted)
+        ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from aftershock.slo import aftermath
+from aftershock.slo.capacity import capacity
+from aftershock.slo.goodput import goodput
 from aftershock.slo.recovery import Recovery, Terms, assess
 from aftershock.slo.verdict import RunFacts
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from aftershock.run.session import Run
 
 T_EFFECT, T_HEALED = "t_effect", "t_healed"
+T_DISTURBED = "t_disturbed"  # what is usual was before this, where it is not t_effect
+# An activity's error as Chaos Toolkit keeps it: the names of its types stand before the sentence.
+_TYPES = re.compile(r"^(?:(?:chaoslib|aftershock)(?:\.\w+)+: )+")
 PACKAGES = ("aftershock", "chaostoolkit", "chaostoolkit-lib", "locust", "kubernetes", "pyroute2")
 
 
@@ -36,7 +42,15 @@ def service_recovery(run: Run, now: float) -> Recovery | None:
     if T_EFFECT not in marks:
         return None
     healed = marks.get(T_HEALED, inf)
-    return assess(run.timeline, run.levels, terms(run), marks[T_EFFECT], now=now, until=healed)
+    return assess(
+        run.timeline,
+        run.levels,
+        terms(run),
+        marks[T_EFFECT],
+        now=now,
+        until=healed,
+        steady_until=marks.get(T_DISTURBED),
+    )
 
 
 def failback(run: Run, now: float) -> Recovery | None:
@@ -44,7 +58,7 @@ def failback(run: Run, now: float) -> Recovery | None:
     marks = run.timeline.marks
     if T_EFFECT not in marks or T_HEALED not in marks:
         return None
-    zones = sorted({zone for zone, _ in run.injections.made}) if run.injections else []
+    zones = run.breaking.injections.zones
     return aftermath.fail_back(
         run.timeline,
         run.levels,
@@ -65,23 +79,37 @@ def facts(run: Run, journal: Mapping[str, Any], interrupted_by: list[str]) -> Ru
         seen = {
             "recovery": _final(run.recovery) or service_recovery(run, now),
             "failback": _final(run.failback) or failback(run, now),
-            "capacity": aftermath.capacity(run.timeline, effect, marks.get(T_HEALED), now),
+            "capacity": capacity(run.timeline, effect, marks.get(T_HEALED), now),
+            "replacements": run.watcher.replacements(effect),
             "detection": aftermath.time_to_detect(run.timeline, effect),
-            "losses": aftermath.losses(run.timeline, effect, now),
+            "losses": aftermath.losses(run.timeline, effect, now, run.levels.limit_s),
         }
+    begun, over = effect, marks.get(T_HEALED)
+    if T_DISTURBED in marks:
+        begun, over = marks[T_DISTURBED], effect
+    measured = goodput(run.timeline, run.levels.goodput_ms, begun, over, now)
+    injections = [injection.to_dict() for injection in run.breaking.made]
     return RunFacts(
         rto_objective_s=run.settings.rto_objective_s,
         limit_ms=run.levels.limit_s * 1000,
-        injections=[injection.to_dict() for injection in run.injections or ()],
+        injections=injections,
+        # Of what can't be healed there is no coming back: dead pods are replaced as they die.
+        failback_expected=any(not one.get("momentary") for one in injections) or not injections,
         steady_state_met=steady_state_met(journal),
         method_completed=method_completed(journal),
         capacity_objective_s=run.settings.capacity_rto_objective_s or run.levels.capacity_rto_s,
         generator=run.load.stats().as_dict(),
+        goodput=measured,
+        cliff=run.cliff,
+        # The lab's engine gives the same answer at temperature 0; others may promise less.
+        quality=run.load.quality(begun, over, run.target.is_lab or run.settings.quality_exact),
         activity_errors=activity_errors(journal),
         interrupted_by=interrupted_by,
         target=run.target.name,
         seed=run.settings.seed,
         versions=versions(),
+        title=run.title,
+        run=run.told,
         **seen,
     )
 
@@ -134,4 +162,4 @@ def _final(found: Recovery | None) -> Recovery | None:
 def _last_line(exception: Any) -> str:
     lines = exception if isinstance(exception, list) else [str(exception or "no reason given")]
     text = "".join(lines).strip().splitlines()
-    return text[-1] if text else "no reason given"
+    return _TYPES.sub("", text[-1]) if text else "no reason given"

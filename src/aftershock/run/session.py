@@ -5,26 +5,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from aftershock.errors import AftershockError, InvalidInput, Unsupported
+from aftershock.errors import InvalidInput, Unsupported
 from aftershock.ledger import Ledger
-from aftershock.run import NoRun, closing, enter, judging, leave
+from aftershock.load.contact import first_contact
+from aftershock.load.quality import scorer_of
+from aftershock.run import closing, enter, judging, leave
+from aftershock.run.breaking import Breaking
 from aftershock.run.console import Console
 from aftershock.run.folder import RunFolder
-from aftershock.run.injecting import Injected, Injections, parse_peers
+from aftershock.run.foresight import Foresight
+from aftershock.run.injecting import Injections
 from aftershock.run.judging import T_EFFECT, T_HEALED
-from aftershock.run.loading import TIMEOUT_LIMITS, Load
+from aftershock.run.loading import TIMEOUT_LIMITS, Load, headers_of, profile_of
 from aftershock.run.settings import Settings
 from aftershock.run.target import Target
+from aftershock.run.told import told
 from aftershock.run.watching import SHOWN_S, Watcher
+from aftershock.run.workload import Workload
 from aftershock.slo import objectives
-from aftershock.slo.levels import TOLERATED, Levels, load_levels
+from aftershock.slo.levels import INDICATORS, TOLERATED, Levels, load_levels
 from aftershock.slo.objectives import violations
 from aftershock.slo.recovery import BACK, HOLDING, Recovery, Terms
 from aftershock.slo.timeline import Timeline, Window
-from aftershock.slo.verdict import on_hosts
 
 logger = logging.getLogger("chaostoolkit")
 
@@ -35,19 +40,32 @@ LOOK_S = 5.0  # how far back a probe looks
 class Run:
     """A run: what it was told, what it is made of, and what has happened so far."""
 
-    def __init__(self, settings: Settings, levels: Levels, title: str, target: Target) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        levels: Levels,
+        title: str,
+        target: Target,
+        plan: tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]] = ((), {}),
+        declared: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.settings = settings
+        self._plan = plan
         self.levels = levels
         self.title = title
         self.target = target
+        self.told = told(settings, levels, title, plan[1], declared or {})
         self.folder = RunFolder.create(settings.experiment or title)
         self.run_id = self.folder.path.name
         self.console = Console()
         self.timeline = Timeline(self.folder.path / "timeline.jsonl")
-        self.load = Load(settings, self.levels, self.timeline)
+        self.load = Load(settings, self.levels, self.timeline, headers or {})
         self.watcher = Watcher(target, self.timeline, self.console)
-        self.injections: Injections | None = None
+        self.breaking = Breaking(self)
+        self.workload = Workload(self)
         self.checks: list[dict[str, Any]] = []
+        self.cliff: dict[str, Any] = {}
         self.recovery: Recovery | None = None
         self.failback: Recovery | None = None
         self.ledger: Ledger | None = None
@@ -55,14 +73,36 @@ class Run:
         self._verdict_entry = ""
 
     @classmethod
-    def prepare(cls, configuration: Mapping[str, Any], title: str) -> Run:
-        """Check all that can be checked before anything is touched; make the run's folder."""
+    def prepare(
+        cls,
+        configuration: Mapping[str, Any],
+        title: str,
+        method: Sequence[Mapping[str, Any]] = (),
+        declared: Mapping[str, Any] | None = None,
+        secrets: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Check all that can be checked before anything is touched; make the run's folder.
+
+        `declared`: the configuration as the experiment has it, before it was resolved.
+        """
         levels = load_levels(str(configuration.get("levels", "lab")))
         promised = {"rto_objective_s": levels.service_rto_s}
         settings = Settings.from_configuration({**promised, **configuration})
+        scorer_of(settings.scorer)
+        headers = headers_of(settings, profile_of(settings), secrets)
         target = Target(settings)
         target.check()
-        return cls(settings, levels, title, target)
+        try:
+            if target.cluster is not None:
+                Foresight(settings, target).refuse(method, configuration)
+            if not target.is_lab:
+                there = target.inventory
+                first_contact(there.gateway_url, there.model, headers, settings.verify_tls)
+            plan = (method, configuration)
+            return cls(settings, levels, title, target, plan, declared, headers)
+        except BaseException:
+            target.down()
+            raise
 
     def begin(self) -> None:
         """Bring the target up, start the load, and watch the steady state for `before_s`."""
@@ -72,9 +112,12 @@ class Run:
         started = time.monotonic()
         self.ledger = ledger = Ledger(self.run_id)
         self._verdict_entry = ledger.intend_undo("verdict", self._epitaph())
-        self.target.up()
-        self.injections = Injections(self.target, ledger, self.settings.grace_s)
+        self.target.up(ledger)
+        self.breaking.begin(Injections(self.target, ledger, self.settings))
+        if self.target.lab:  # its API answers only now
+            Foresight(self.settings, self.target).refuse(*self._plan)
         inventory = self.target.inventory
+        self.told["zones"] = {node.name: node.zone for node in inventory.nodes}
         self.console.say(
             "lab" if self.target.lab else "target",
             f"{len(inventory.zones())} zones, {len(inventory.nodes)} nodes, gateway on "
@@ -82,9 +125,21 @@ class Run:
             f"({time.monotonic() - started:.1f} s)",
         )
         self.load.start(inventory)
-        self.phase("steady")
+        first = self.load.profile.stage_at(0) if self.load.profile.chaos_at_s else "steady"
+        self.phase(first)
         self.watcher.start()
+        self._await_chaos()
+        self.phase_is("steady")
         self._pause(self.settings.before_s)
+
+    def _await_chaos(self) -> None:
+        """Go through the load's stages up to the one that faults are to run under."""
+        profile = self.load.profile
+        while (passed := time.monotonic() - self.load.began_at) < profile.chaos_at_s:
+            self.load.check_alive()
+            if (stage := profile.stage_at(passed)) != self.watcher.phase:
+                self.phase(stage)
+            self._pause(min(POLL_S, profile.chaos_at_s - passed))
 
     def recording(self) -> bool:
         """True while load and sentinel are alive; `NoRun` names the one that ended."""
@@ -95,50 +150,6 @@ class Run:
         """Enter a phase: it labels the terminal's lines and is marked in the timeline."""
         self.watcher.phase = name
         self.timeline.mark(f"phase:{name}")
-
-    # Faults
-
-    def fail_zone(self, zone: str, lease_s: float, selector: str, peers: str) -> dict[str, Any]:
-        """See `aftershock.actions.zone.fail_zone`."""
-        injections = self._injections()
-        parse_peers(peers)
-        self.phase("arming")
-        with self.watcher.paused():
-            parts = [injections.partition(zone, lease_s, peers)]
-            if self.target.cluster is not None:
-                parts += [injections.cordon(zone), injections.pod_kill(zone, selector)]
-            for part in parts:
-                self._fire(part)
-        return self._confirm(*parts)
-
-    def partition_zone(self, zone: str, lease_s: float, peers: str) -> dict[str, Any]:
-        """See `aftershock.actions.network.partition_zone`."""
-        self.phase("arming")
-        with self.watcher.paused():
-            partition = self._injections().partition(zone, lease_s, peers)
-            self._fire(partition)
-        return self._confirm(partition)
-
-    def cordon_zone(self, zone: str) -> dict[str, Any]:
-        """See `aftershock.actions.kubernetes.cordon_zone`."""
-        cordon = self._injections().cordon(zone)
-        self._fire(cordon)
-        return self._confirm(cordon)
-
-    def kill_pods(self, zone: str, selector: str, grace_s: int) -> dict[str, Any]:
-        """See `aftershock.actions.kubernetes.kill_pods`."""
-        kill = self._injections().pod_kill(zone, selector, grace_s)
-        self._fire(kill)
-        return self._confirm(kill)
-
-    def heal_zone(self, zone: str, kinds: Iterable[str] = ()) -> dict[str, Any]:
-        """See `aftershock.actions.zone.heal_zone`."""
-        self.target.inventory.in_zone(zone)
-        return self._heal(zone, kinds)
-
-    def heal_everything(self) -> dict[str, Any]:
-        """See `aftershock.actions.zone.heal_everything`."""
-        return self._heal(None, ())
 
     # Recovery
 
@@ -158,7 +169,9 @@ class Run:
     def await_failback(self) -> dict[str, Any]:
         """See `aftershock.probes.recovery.failed_back`."""
         if T_HEALED not in self.timeline.marks:
-            raise Unsupported("nothing was healed yet: fail-back has nothing to be counted from")
+            raise Unsupported(
+                "no fault was fired or healed yet: fail-back has nothing to be counted from"
+            )
         self.phase("failback")
         while True:
             self.load.check_alive()
@@ -195,6 +208,8 @@ class Run:
 
     def within(self, indicator: str, level: str) -> bool:
         """See `aftershock.probes.slo.within`."""
+        if self._is_without(indicator, level):
+            return True
         reading = objectives.within(
             self.timeline, self.levels, indicator, level, end=self._decided(), width_s=LOOK_S
         )
@@ -203,6 +218,17 @@ class Run:
             self.folder.write_json("checks.json", self.checks)
         logger.info("%s is %s %s", reading, "within" if reading.ok else "NOT within", level)
         return reading.ok
+
+    def _is_without(self, indicator: str, level: str) -> bool:
+        """Whether there are no GPUs to look at: none is promised, and no node has one."""
+        kind = INDICATORS.get(indicator)
+        if not (kind and kind.gauge) or indicator in self.levels.bounds(level):
+            return False
+        if not self.watcher.has_no_gpu():
+            return False
+        logger.info("%s: %s promises none, and no node has one", indicator, self.levels.target)
+        self.checks.append({"indicator": indicator, "level": level, "ok": True, "gpus": 0})
+        return True
 
     def window(self, width_s: float) -> Window:
         """The last decided window."""
@@ -221,21 +247,12 @@ class Run:
             raise Unsupported("no GPU was read in the last seconds: is NVML there on the nodes?")
         return sum(values) / len(values)
 
-    def ready_replicas(self, zone: str) -> int:
-        """Ready replicas now, in a zone or in all."""
-        inventory = self.target.inventory
-        ready = self._injections().cluster.ready_by_zone(inventory.selector)
-        if zone:
-            inventory.in_zone(zone)
-        return int(ready.get(zone, 0) if zone else sum(ready.values()))
-
     # The end
 
     def write_journal(self, journal: Mapping[str, Any]) -> None:
         """Chaos Toolkit's journal as it stands, and our injections beside it."""
         self.folder.write_json("journal.json", dict(journal))
-        if self.injections is not None:
-            self.folder.write_json("injections.json", [i.to_dict() for i in self.injections])
+        self.breaking.write()
 
     def finish(self, journal: dict[str, Any], interrupted_by: list[str]) -> str:
         """Heal, stop, take down, decide; returns the verdict's word. Safe at any stage."""
@@ -265,34 +282,9 @@ class Run:
             "limit_ms": self.levels.limit_s * 1000,
             "target": self.target.name,
             "seed": self.settings.seed,
+            "title": self.title,
+            "run": self.told,
         }
-
-    def _injections(self) -> Injections:
-        if self.injections is None:
-            raise NoRun("the run has not begun")
-        return self.injections
-
-    def _fire(self, injection: Injected) -> None:
-        fired_at = injection.fire()
-        if T_EFFECT not in self.timeline.marks:
-            self.timeline.mark(T_EFFECT, fired_at)
-            self.phase("FIRED")
-
-    def _confirm(self, *injections: Injected) -> dict[str, Any]:
-        for injection in injections:
-            injection.observe()
-        told = [injection.to_dict() for injection in injections]
-        for one in told:
-            effect = "effect seen" if one["bit"] else "NO EFFECT SEEN"
-            apart = f", {one['skew_ms']:.1f} ms apart" if len(one["hosts"]) > 1 else ""
-            self.console.say("FIRED", f"{on_hosts(one['fault'], one['hosts'])}{apart}: {effect}")
-        self.write_injections()
-        return {"injections": told}
-
-    def write_injections(self) -> None:
-        """What was injected so far, on disk; a disk that refuses keeps no fault from healing."""
-        with self.noting("injections.json"):
-            self.folder.write_json("injections.json", [i.to_dict() for i in self._injections()])
 
     @contextlib.contextmanager
     def noting(self, step: str) -> Iterator[None]:
@@ -304,22 +296,6 @@ class Run:
             if (said := f"{step}: {error}") not in self.problems:
                 logger.error(said)
                 self.problems.append(said)
-
-    def _heal(self, zone: str | None, kinds: Iterable[str]) -> dict[str, Any]:
-        injections = self.injections
-        if injections is None:
-            return {"healed": 0, "injections": []}
-        active = [i for i in injections if not i.to_dict()["reverted"]]
-        if active:
-            self.phase("reverting")
-            if T_HEALED not in self.timeline.marks:  # from the first heal on, less is broken
-                self.timeline.mark(T_HEALED)
-        with self.watcher.paused():
-            problems = injections.revert(zone, kinds)
-        self.write_injections()
-        if problems:
-            raise AftershockError("; ".join(problems))
-        return {"healed": len(active), "injections": [i.to_dict() for i in injections]}
 
     def _decided(self) -> float:
         """Up to when every request is decided; `NoMeasurement` if that is long ago."""

@@ -10,6 +10,8 @@ from typing import Any
 from aftershock.errors import InvalidInput
 
 LONGEST_S = 24 * 3600.0
+# The target's own selector; no profile: `load_rps` all along; no token.
+_MAY_BE_EMPTY = ("selector", "load_profile", "api_token_env", "scorer", "spoiled_answers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +32,29 @@ class Settings:
     capacity_rto_objective_s: float = 0.0  # 0: reported, not judged
     lease_s: float = 120.0
     grace_s: float = 10.0
+    at_least: int = 0  # how many of a fault's hosts are enough; 0: all
     before_s: float = 10.0
     hold_s: float = 15.0
     failback_objective_s: float = 30.0
     load_rps: float = 40.0
     load_processes: int = 1
+    load_profile: str = ""  # stages or a trace, in the place of `load_rps`
+    api_token_env: str = ""  # the variable of the environment that holds the service's token
+    verify_tls: bool = True
+    quality_rps: float = 0.0  # golden prompts a second; 0: answers' quality is not looked at
+    quality_exact: bool = False  # the engine promises the same answer at temperature 0
+    scorer: str = ""  # the entry point of a user's own score of answers
+    spoiled_answers: str = ""  # lab only: how model servers that start later spoil their answers
     sentinel_rps: float = 0.0  # 0: 200 on the lab, 20 on a real target
     gateway: str = "resilient"
     gateway_port: int = 18080
+    replicas: int = 6
+    autoscale_gpu_percent: float = 0.0  # lab only; 0: no autoscaler
+    volume_mib: int = 0  # lab only: of each zone's own volume; 0: none
+    volume_mib_s: float = 60.0  # lab only: how fast it is
+    weights_mib: int = 24  # lab only: what model servers load from it
+    node_cgroups: bool = False  # lab only: nodes and containers have real cgroups
+    node_cpus: float = 0.0  # lab only: each node has so many processors of its own; 0: all
     selector: str = "app=model"
 
     def __post_init__(self) -> None:
@@ -51,10 +68,22 @@ class Settings:
         ):
             _within(name, getattr(self, name), 0.5, LONGEST_S)
         _within("capacity_rto_objective_s", self.capacity_rto_objective_s, 0.0, LONGEST_S)
+        _within("at_least", self.at_least, 0, 100_000)
         _within("load_rps", self.load_rps, 1, 100_000)
+        _within("quality_rps", self.quality_rps, 0, 100)
         _within("sentinel_rps", self.sentinel_rps, 0, 1000)
         _within("load_processes", self.load_processes, 1, 64)
         _within("gateway_port", self.gateway_port, 1, 65535)
+        _within("replicas", self.replicas, 1, 6)
+        _within("autoscale_gpu_percent", self.autoscale_gpu_percent, 0, 100)
+        _within("volume_mib", self.volume_mib, 0, 4096)
+        _within("volume_mib_s", self.volume_mib_s, 1, 1 << 20)
+        _within("weights_mib", self.weights_mib, 1, 1024)
+        if self.volume_mib and self.volume_mib < 2 * self.weights_mib:
+            raise InvalidInput(
+                f"volume_mib is {self.volume_mib}: twice the weights, {2 * self.weights_mib}, or 0"
+            )
+        _within("node_cpus", self.node_cpus, 0, 1024)
         _one_of("gateway", self.gateway, ("resilient", "naive"))
         needed = self.give_up_s + self.hold_s
         if self.lease_s < needed:
@@ -87,8 +116,10 @@ class Settings:
 
 
 def _convert(name: str, value: Any, kind: type) -> Any:
+    if kind is bool:
+        return _truth(name, value)
     if kind is str:
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or (not value.strip() and name not in _MAY_BE_EMPTY):
             raise InvalidInput(f"{name} is {value!r}: give a word")
         return value.strip()
     try:
@@ -99,6 +130,12 @@ def _convert(name: str, value: Any, kind: type) -> Any:
         wanted = "a whole number" if kind is int else "a number"
         raise InvalidInput(f"{name} is {value!r}: give {wanted}")
     return kind(number)
+
+
+def _truth(name: str, value: Any) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise InvalidInput(f"{name} is {value!r}: give true or false")
+    return str(value).lower() == "true"
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

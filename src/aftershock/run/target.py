@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -13,8 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftershock.cluster import Cluster
+from aftershock.cluster.places import look_up
 from aftershock.errors import AftershockError, InvalidInput, Unsupported
 from aftershock.inventory import Inventory, Node
+from aftershock.inventory_file import read_inventory
+from aftershock.ledger import Ledger
+from aftershock.run.podwords import EVERYWHERE
 from aftershock.run.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,40 +51,68 @@ class Target:
             raise Unsupported("the target is not up")
         return self._inventory
 
-    def check(self) -> None:
-        """Everything that can be known to be wrong before anything is touched."""
+    def check(self, dry: bool = False) -> None:
+        """Everything that can be known to be wrong before anything is touched.
+
+        `dry`: nothing will be started, so that this machine could build a lab isn't asked for.
+        """
         if self.settings.target == "lab":
             from aftershock.lab.preflight import preflight
 
             lab = self._lab_settings()
             zones = list(dict.fromkeys(place.zone for place in lab.places()))
-            if self.settings.zone not in zones:
+            if self.settings.zone not in (*zones, EVERYWHERE):
                 raise InvalidInput(
                     f"unknown zone {self.settings.zone!r}: the lab has {', '.join(zones)}"
                 )
-            preflight(lab)
+            if not dry:
+                preflight(lab)
         else:
-            self._inventory = read_inventory(self.settings.target)
-            self._inventory.in_zone(self.settings.zone)
+            self._inventory, self.cluster = look_up(read_inventory(self.settings.target))
+            if self.settings.zone != EVERYWHERE:
+                try:
+                    self._inventory.in_zone(self.settings.zone)
+                except InvalidInput:
+                    self.down()
+                    raise
 
-    def up(self) -> None:
+    def up(self, ledger: Ledger | None = None) -> None:
         """Start the lab if it is the target, then an agent on every node."""
         if self.settings.target == "lab":
             from aftershock.lab.world import Lab
 
             self.lab = Lab.up(self._lab_settings())
             self._inventory = self.lab.inventory
-        if self.inventory.kubeconfig:
-            self.cluster = Cluster(
-                self.inventory.kubeconfig,
-                self.inventory.namespace,
-                emulated=self.lab is not None,
-            )
-            self._shared.enter_context(default_cluster(self.inventory.kubeconfig))
+            if self._inventory.kubeconfig:  # there is none where the lab was told to have none
+                self.cluster = Cluster(
+                    self.inventory.kubeconfig, self.inventory.namespace, emulated=True
+                )
+        if self.cluster is not None and (way := self.cluster.access.file()):
+            self._shared.enter_context(default_cluster(way))
         from aftershock.hosts.fleet import Fleet
 
-        self.fleet = Fleet()
-        self.fleet.channels([*self.inventory.nodes, *self._witnesses()])
+        self.fleet = Fleet(ledger=ledger)
+        everyone = [*self.inventory.nodes, *self._witnesses()]
+        nodes = [node for node in everyone if not node.agentless]
+        if self.settings.at_least:  # who is not there is left out, and said to be, fault by fault
+            self.fleet.reach(nodes)
+        else:
+            self.fleet.channels(nodes)
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether it is the lab, up or not."""
+        return self.settings.target == "lab"
+
+    def foreseen(self) -> None:
+        """For a look ahead: no agent is started, and a lab's nodes are known before it is up."""
+        from aftershock.hosts.fleet import Fleet
+
+        self.fleet = self.fleet or Fleet()
+        if self._inventory is None:
+            from aftershock.lab.world import inventory_of
+
+            self._inventory = inventory_of(self._lab_settings(), 0, "", None)
 
     def keep_logs(self, folder: Path) -> None:
         """Copy what the lab's processes wrote, without its secrets: the originals go with it."""
@@ -127,7 +158,17 @@ class Target:
 
         settings = self.settings
         return LabSettings(
-            seed=settings.seed, gateway=settings.gateway, gateway_port=settings.gateway_port
+            seed=settings.seed,
+            gateway=settings.gateway,
+            gateway_port=settings.gateway_port,
+            replicas=settings.replicas,
+            autoscale_gpu_percent=settings.autoscale_gpu_percent,
+            volume_mib=settings.volume_mib,
+            volume_mib_s=settings.volume_mib_s,
+            weights_mib=settings.weights_mib,
+            spoiled_answers=settings.spoiled_answers,
+            node_cgroups=settings.node_cgroups,
+            node_cpus=settings.node_cpus,
         )
 
 
@@ -161,18 +202,6 @@ def left_of(lab: Lab) -> list[str]:
         if probe.connect_ex(("127.0.0.1", lab.settings.gateway_port)) == 0:
             left.append(f"a listener on the gateway's port {lab.settings.gateway_port}")
     return left
-
-
-def read_inventory(path: str) -> Inventory:
-    """An inventory file (JSON, as `aftershock lab up` writes it); one sentence on what is wrong."""
-    try:
-        return Inventory.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InvalidInput(
-            f"target {path!r}: {error.strerror}; give 'lab' or the path of an inventory file"
-        ) from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise InvalidInput(f"the inventory {path} can't be read: {error}") from None
 
 
 @contextlib.contextmanager

@@ -9,16 +9,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from aftershock.errors import AftershockError
+from aftershock.errors import AftershockError, HostUnreachable, Unsupported
 from aftershock.run.console import Console, Status
+from aftershock.run.replicas import Replicas
 from aftershock.run.target import Target
 from aftershock.slo.timeline import Timeline
 
 logger = logging.getLogger("chaostoolkit")
 
 GATEWAY_EVERY_S = 0.2
-REPLICAS_EVERY_S = 0.5
 GPU_EVERY_S = 1.0
+GPU_PATIENCE_S = 3.0
 LINE_EVERY_S = 1.0
 SHOWN_S = 2.0  # the window of the line's figures
 SHARE_S, SHARE_REQUESTS = 1.0, 60  # a zone's share is taken over so long, and so many requests
@@ -38,6 +39,7 @@ class Watcher:
         self._stop = threading.Event()
         self._asking = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._replicas: Replicas | None = None
 
     def start(self) -> None:
         """Begin to look and to print."""
@@ -45,7 +47,7 @@ class Watcher:
         if self.target.lab is not None:
             jobs.append(("gateway", GATEWAY_EVERY_S, self._read_gateway))
         if self.target.cluster is not None:
-            jobs.append(("replicas", REPLICAS_EVERY_S, self._read_replicas))
+            self._replicas = Replicas(self.target.cluster, self.target.inventory, self.timeline)
         for name, every_s, job in jobs:
             thread = threading.Thread(
                 target=self._repeat, args=(every_s, job), name=f"watch-{name}", daemon=True
@@ -58,6 +60,24 @@ class Watcher:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=10)
+        if self._replicas is not None:
+            self._replicas.stop()
+
+    @property
+    def replicas(self) -> Replicas:
+        """The watch over the service's pods; `Unsupported` on a target without Kubernetes."""
+        if self._replicas is None:
+            raise Unsupported("no pods are watched: this target has no Kubernetes API")
+        return self._replicas
+
+    def replacements(self, since: float) -> list[dict[str, Any]]:
+        """What came for the replicas that were lost since then."""
+        return self._replicas.replacements(since) if self._replicas else []
+
+    def has_no_gpu(self) -> bool:
+        """Whether every node that can be was asked for its GPUs, and none has any."""
+        nodes = [node for node in self.target.inventory.nodes if not node.agentless]
+        return all(self.gpu.get(node.name) == [] for node in nodes)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -81,8 +101,21 @@ class Watcher:
         for node in self.target.inventory.nodes:
             if self._stop.is_set():
                 return
-            with self._asking:
-                cards = self.target.agents.fresh(node).ask("gpu")
+            if node.agentless:
+                continue
+            # To log in anew takes long where a host is down, and would hold up a heal.
+            agents = self.target.agents
+            channel = agents.current(node) if node.ssh else agents.fresh(node)
+            if channel is None:
+                continue
+            try:
+                with self._asking:
+                    cards = channel.ask("gpu", GPU_PATIENCE_S)
+            except Unsupported:  # no driver: no GPU that anybody could use
+                cards = []
+            except HostUnreachable as error:  # its own fault may have cut it off
+                logger.debug("not read: %s", error)
+                continue
             self.gpu[node.name] = cards
             if cards:
                 busy = sum(card["utilisation_percent"] for card in cards) / len(cards)
@@ -91,13 +124,6 @@ class Watcher:
                 now = time.monotonic()
                 self.timeline.gauge("gpu_utilisation_percent", node.name, busy, now)
                 self.timeline.gauge("gpu_memory_used_percent", node.name, 100 * used / total, now)
-
-    def _read_replicas(self) -> None:
-        assert self.target.cluster is not None
-        ready = self.target.cluster.ready_by_zone(self.target.inventory.selector)
-        now = time.monotonic()
-        for zone, count in ready.items():
-            self.timeline.gauge("ready_replicas", zone, count, now)
 
     def _read_gateway(self) -> None:
         from aftershock.lab.world import gateway_status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -26,12 +25,22 @@ class Crossing:
     """When a gauge reached a level for good, in seconds after some moment.
 
     `censored_s`: not within so many seconds while the fault held, `after_heal_s` after it then.
+    `gaps`: (from, to, kind), stretches in which it could not be watched; see `cluster.watch`.
     """
 
     rto_s: float | None = None
     error_s: float | None = None
     censored_s: float | None = None
     after_heal_s: float | None = None
+    gaps: tuple[tuple[float, float, str], ...] = ()
+
+    @property
+    def interval_s(self) -> tuple[float, float] | None:
+        """Earliest and latest."""
+        if self.rto_s is None:
+            return None
+        error = self.error_s or 0.0
+        return self.rto_s - error, self.rto_s + error
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,35 +116,9 @@ def total(series: Mapping[str, Points]) -> list[tuple[float, float]]:
     return sums
 
 
-def capacity(timeline: Timeline, t_effect: float, t_heal: float | None, now: float) -> Crossing:
-    """When as many replicas were ready again as before; empty when that was never polled."""
-    points = total(timeline.series(READY_REPLICAS))
-    index = bisect_left(points, (t_effect,))
-    if index == 0:
-        return Crossing()
-    wanted = points[index - 1][1]
-    held = now if t_heal is None else min(t_heal, now)
-    after = points[index - 1 :]
-    during = [point for point in after if point[0] <= held]
-    if all(value >= wanted for _, value in during):
-        return Crossing(rto_s=0.0, error_s=_pace(points))
-    if reached := _reached(during, wanted):
-        return _crossing(reached, t_effect)
-    came = _reached(after, wanted)
-    after_heal = round(sum(came) / 2 - t_heal, 3) if came and t_heal is not None else None
-    if after_heal is not None:
-        after_heal = max(after_heal, 0.0)
-    return Crossing(censored_s=round(held - t_effect, 3), after_heal_s=after_heal)
-
-
 def _crossing(reached: tuple[float, float], since: float) -> Crossing:
     low, high = reached
     return Crossing(round((low + high) / 2 - since, 4), round((high - low) / 2, 4))
-
-
-def _pace(points: Points) -> float:
-    span = points[-1][0] - points[0][0]
-    return round(span / max(len(points) - 1, 1) / 2, 4)
 
 
 def time_to_detect(timeline: Timeline, t_effect: float) -> Crossing:
@@ -164,23 +147,29 @@ class Losses:
         return {**asdict(self), "failed_by_kind": dict(self.failed_by_kind)}
 
 
-def losses(timeline: Timeline, t_effect: float, end: float) -> Losses:
-    """What the run cost: `lost` were never answered soundly, in flight at its start or later."""
-    totals = {"scheduled": 0, "good": 0, "slow": 0}
+def losses(timeline: Timeline, t_effect: float, end: float, limit_s: float) -> Losses:
+    """What the run cost: `lost` were never answered soundly, in flight at its start or later.
+
+    What was still open at the end, and for no longer than `limit_s`, was neither: it is left out.
+    """
+    total = lost = slow = 0
     kinds: dict[str, int] = {}
     cut = in_flight = 0
     for at, slot in timeline.slots():
         if t_effect <= at < end:
-            for name in totals:
-                totals[name] += slot.counts[name]
+            failed = sum(slot.failed.values())
+            answered = slot.counts["good"] + slot.counts["slow"]
+            hung = max(0, slot.counts["scheduled"] - answered - failed) if at < end - limit_s else 0
+            total += answered + failed + hung
+            lost += failed + hung
+            slow += slot.counts["slow"]
             for kind, count in slot.failed.items():
                 kinds[kind] = kinds.get(kind, 0) + count
         if t_effect - _STILL_IN_FLIGHT_S <= at < end:
             cut += slot.counts["cut"]
         if t_effect - _STILL_IN_FLIGHT_S <= at < t_effect:
             in_flight += sum(slot.failed.values())
-    lost = totals["scheduled"] - totals["good"] - totals["slow"] + in_flight
-    return Losses(totals["scheduled"], lost, totals["slow"], cut, kinds)
+    return Losses(total, lost + in_flight, slow, cut, kinds)
 
 
 def error_budget_spent(timeline: Timeline, levels: Levels, start: float, end: float) -> float:

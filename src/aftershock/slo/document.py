@@ -29,9 +29,16 @@ FIELDS = {
     "failback_rto_s": "from the heal until golden levels hold and the zone carries its share",
     "failback_rto_error_s": "half of its 95 % interval",
     "capacity_rto_s": "from the firing until as many replicas were ready as before, or null",
+    "capacity_error_s": "half of the stretch in which it was",
     "capacity_censored_s": "capacity did not return in so many seconds while the fault held",
     "capacity_after_heal_s": "and was back so many seconds after the heal",
     "capacity_objective_s": "what capacity_rto_s must meet; null: it does not decide",
+    "capacity_gaps": "list of [from_s, to_s, kind]: replicas could not be watched; late: what "
+    "changed is known, its moment is not; lost: nor is what came and went",
+    "replacements": "list of lost replicas and what came for them: pod, replaces, node, zone, "
+    "deleted_s (when the lost one stopped to serve), scheduled_s, started_s, ready_s (after the "
+    "firing, null: not seen), waits_for (the "
+    "scheduler's reason), late (stages in a gap: no later than told)",
     "time_to_detect_s": "from the firing until the gateway counted a server as down, or null",
     "time_to_detect_error_s": "half of the time between the two polls that told it",
     "requests_total": "requests of the load from the firing to the end",
@@ -39,16 +46,27 @@ FIELDS = {
     "requests_slow": "answered, but later than tolerated",
     "streams_cut": "failed after their first token",
     "failed_by_kind": "failed requests by kind",
+    "goodput": "limits (ms), and for before, during and after the fault: requests that were due, "
+    "met (within all limits), share and rps of these; empty where nothing was measured",
+    "cliff": "of a load that was stepped up, rates in requests/s: knee_rps [held, broke], knee_why"
+    ", collapse_rps, capacity_rps and capacity_error_rps (good answers), saturated, not_seen, "
+    "shedding_rps, generator_ended_rps, at_least_rps, steps; empty where it was not",
+    "quality": "golden prompts: before, during, after {answers, bad, kinds, by_replica, by_family},"
+    " exact, prompts, unanswered, dropped and unmeasured (sentences), worst; empty if not asked",
     "lowest_throughput_rps": "good answers a second in the worst window",
     "gaps": "list of [source, from_s, to_s]: stretches without samples",
     "per_source": "each source's own counts and recovery time",
-    "injections": "list of faults: fault, hosts, fired_at, evidence, skew_ms, bit, ordered, "
-    "reverted, clean",
+    "injections": "list of faults: fault, hosts, failed_hosts (host: why it went on without it), "
+    "fired_at, evidence, skew_ms, bit, ordered, reverted, clean",
     "leftovers": "what of ours was still there after the run",
     "generator": "how the load did: scheduled, sent, dispatch_lag_p99_ms, …",
     "steady_state_met": "whether golden levels held before the fault",
     "seed": "what all chance in the run came from",
     "versions": "of Aftershock, Python, Chaos Toolkit, Locust and the kernel",
+    "title": "the experiment's",
+    "run": "what it was told: experiment, started_at, command, directory, environment (variables "
+    "that the experiment reads), variables (every setting as it was used), levels, zones (of each "
+    "node)",
 }
 
 
@@ -67,6 +85,8 @@ def document(facts: RunFacts, verdict: Verdict) -> dict[str, Any]:
         "steady_state_met": facts.steady_state_met,
         "seed": facts.seed,
         "versions": dict(facts.versions),
+        "title": facts.title,
+        "run": dict(facts.run),
     }
 
 
@@ -94,9 +114,12 @@ def _aftermath(facts: RunFacts) -> dict[str, Any]:
         "failback_rto_s": facts.failback and facts.failback.rto_s,
         "failback_rto_error_s": facts.failback and facts.failback.error_s,
         "capacity_rto_s": facts.capacity.rto_s,
+        "capacity_error_s": facts.capacity.error_s,
         "capacity_censored_s": facts.capacity.censored_s,
         "capacity_after_heal_s": facts.capacity.after_heal_s,
         "capacity_objective_s": facts.capacity_objective_s,
+        "capacity_gaps": [list(gap) for gap in facts.capacity.gaps],
+        "replacements": [dict(one) for one in facts.replacements],
         "time_to_detect_s": facts.detection.rto_s,
         "time_to_detect_error_s": facts.detection.error_s,
         "requests_total": lost and lost.requests_total,
@@ -104,6 +127,9 @@ def _aftermath(facts: RunFacts) -> dict[str, Any]:
         "requests_slow": lost and lost.requests_slow,
         "streams_cut": lost and lost.streams_cut,
         "failed_by_kind": dict(lost.failed_by_kind) if lost else {},
+        "goodput": dict(facts.goodput),
+        "cliff": dict(facts.cliff),
+        "quality": dict(facts.quality),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from aftershock.errors import InvalidInput
 
 GOLDEN, TOLERATED = "golden", "tolerated"
 METRICS = ("e2e", "ttft")
+GOODPUT = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ INDICATORS = {
         Indicator("p99_latency_ms", ceiling=True, top=600_000),
         Indicator("error_rate", ceiling=True, top=1),
         Indicator("served_share", ceiling=False, top=1),
+        Indicator("goodput_share", ceiling=False, top=1),
         Indicator("throughput_rps", ceiling=False, top=1e9),
         Indicator("gpu_utilisation_percent", ceiling=True, top=100, gauge=True),
         Indicator("gpu_memory_used_percent", ceiling=True, top=100, gauge=True),
@@ -45,7 +47,10 @@ _REQUIRED = ("p99_latency_ms", "error_rate")
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """`metric` is what a latency means: `ttft`, time to the first token, or `e2e`, to the last."""
+    """`metric` is what a latency means: `ttft`, time to the first token, or `e2e`, to the last.
+
+    `goodput`: what a request has to meet, each of `GOODPUT` that is there, in ms.
+    """
 
     target: str
     metric: str
@@ -53,6 +58,7 @@ class Levels:
     golden: Mapping[str, float]
     tolerated: Mapping[str, float]
     capacity_rto_s: float | None = None
+    goodput: Mapping[str, float] = field(default_factory=dict)
 
     def bounds(self, level: str) -> Mapping[str, float]:
         if level not in (GOLDEN, TOLERATED):
@@ -68,20 +74,27 @@ class Levels:
         return bounds[indicator]
 
     @property
+    def goodput_ms(self) -> dict[str, float]:
+        """What a request has to meet: without a promise of its own, the golden latency."""
+        return dict(self.goodput) or {f"{self.metric}_ms": self.golden["p99_latency_ms"]}
+
+    @property
     def limit_s(self) -> float:
         """A request that takes longer is bad."""
         return self.tolerated["p99_latency_ms"] / 1e3
 
 
 def load_levels(name_or_path: str | Path) -> Levels:
-    """The levels that ship with Aftershock (`lab`, `owner`) by name, or a file's."""
+    """The levels that ship with Aftershock (`lab`, `hosts`, `owner`) by name, or a file's."""
     shipped = files("aftershock.slo") / "levels" / f"{name_or_path}.yaml"
     path = Path(name_or_path)
     try:
         text = shipped.read_text("utf-8") if shipped.is_file() else path.read_text("utf-8")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InvalidInput(f"levels file {path}: {reason}; give a path, lab or owner") from None
+        raise InvalidInput(
+            f"levels file {path}: {reason}; give a path, lab, hosts or owner"
+        ) from None
     try:
         said = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -93,7 +106,7 @@ def parse_levels(said: Any, where: str) -> Levels:
     """Levels from what a YAML file said; `InvalidInput` names the key and the mend."""
     if not isinstance(said, Mapping):
         raise InvalidInput(f"{where}: expected keys (target, metric, golden, tolerated)")
-    known = ("target", "metric", "service_rto_s", "capacity_rto_s", GOLDEN, TOLERATED)
+    known = ("target", "metric", "service_rto_s", "capacity_rto_s", "goodput", GOLDEN, TOLERATED)
     for key in said:
         if key not in known:
             raise InvalidInput(f"{where}: unknown key {key!r}; known are {', '.join(known)}")
@@ -109,6 +122,7 @@ def parse_levels(said: Any, where: str) -> Levels:
         capacity_rto_s=_seconds(said["capacity_rto_s"], "capacity_rto_s", where)
         if said.get("capacity_rto_s") is not None
         else None,
+        goodput=_goodput(said.get("goodput"), where),
     )
     _check_order(levels, where)
     return levels
@@ -122,6 +136,21 @@ def _seconds(value: Any, key: str, where: str) -> float:
     if not _number(value) or not 0 < value < 86_400:
         raise InvalidInput(f"{where}: {key} is {value!r}; give seconds, above 0 and under a day")
     return float(value)
+
+
+def _goodput(said: Any, where: str) -> dict[str, float]:
+    if said is None:
+        return {}
+    if not isinstance(said, Mapping) or not said:
+        raise InvalidInput(f"{where}: goodput lists some of {', '.join(GOODPUT)}")
+    for key, value in said.items():
+        if key not in GOODPUT:
+            raise InvalidInput(
+                f"{where}: unknown key goodput.{key}; known are {', '.join(GOODPUT)}"
+            )
+        if not _number(value) or not 0 < value <= 600_000:
+            raise InvalidInput(f"{where}: goodput.{key} is {value!r}; give milliseconds above 0")
+    return {str(key): float(value) for key, value in said.items()}
 
 
 def _bounds(said: Any, level: str, where: str) -> dict[str, float]:

@@ -97,6 +97,8 @@ def _from_window(window: Window, indicator: str, metric: str) -> float | None:
             return window.error_rate
         case "served_share":
             return window.served_share
+        case "goodput_share":
+            return window.goodput_share
         case _:
             return window.throughput_rps
 

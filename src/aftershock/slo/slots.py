@@ -18,7 +18,7 @@ _UNIT_S = 1e-4
 _LONGEST = 6_000_000  # 600 s
 LAG = "lag"
 HISTOGRAMS = ("e2e", "ttft", LAG)
-COUNTS = ("scheduled", "sent", "good", "slow", "ok", "cut")
+COUNTS = ("scheduled", "sent", "good", "slow", "ok", "cut", "met")
 
 
 def histogram() -> Any:
@@ -48,8 +48,9 @@ class Slot:
     """Counts and histograms of one slot.
 
     `good`: answered within the limit (so far: a stream that is cut later is taken back); `slow`:
-    answered, but late; `ok`: finished soundly; `cut`: failed after the first token; `failed`: by
-    kind. What is scheduled and neither good nor slow was an error, or is still open.
+    answered, but late; `ok`: finished soundly; `met`: and within all of goodput's limits; `cut`:
+    failed after the first token; `failed`: by kind. What is scheduled and neither good nor slow was
+    an error, or is still open.
     """
 
     __slots__ = ("counts", "encoded", "failed", "live")

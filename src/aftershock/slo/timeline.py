@@ -46,6 +46,12 @@ class Window:
     p99_e2e_ms: float | None
     p99_ttft_ms: float | None
     per_source: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    met: int | None = None  # of the load's: within all of goodput's limits
+
+    @property
+    def goodput_share(self) -> float | None:
+        """Of all that was due, what met the limits: failures and drops did not."""
+        return self.met / self.requests if self.requests and self.met is not None else None
 
     @property
     def error_rate(self) -> float | None:
@@ -171,7 +177,7 @@ class Timeline:
         source.decided[message.get("worker", 0)] = message["decided"]
         source.rate = message.get("rate") or source.rate
         plain = {k: v for k, v in message.items() if isinstance(v, int | float | str)}
-        source.last[message.get("worker", 0)] = plain
+        source.last.setdefault(message.get("worker", 0), {}).update(plain)
         columns = [message.get(name, ()) for name in ("sent", "scheduled", "done", "kind")]
         fresh = [Sample(*row) for row in zip(*columns, strict=True)]
         for sample in fresh:
@@ -214,7 +220,7 @@ class Timeline:
             return self._sources[source].rate
 
     def last_reports(self, source: str) -> list[dict[str, Any]]:
-        """The plain numbers of the last message of each worker of a source."""
+        """The plain numbers and texts that each worker of a source told last."""
         with self._lock:
             return list(self._sources[source].last.values()) if source in self._sources else []
 
@@ -296,7 +302,7 @@ class Timeline:
         errors = counts["scheduled"] - counts["good"] - counts["slow"]
         return Window(
             start, end, counts["scheduled"], errors, counts["good"], counts["cut"],
-            at("e2e", 50), at("e2e", 99), at("ttft", 99), per_source,
+            at("e2e", 50), at("e2e", 99), at("ttft", 99), per_source, counts["met"],
         )  # fmt: skip
 
 

@@ -16,6 +16,10 @@ from aftershock.slo.recovery import BACK, GIVEN_UP, HOLDING, Recovery
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 LAG_SHARE = 0.05  # of the objective's latency; a generator further behind measured itself
+_FEW = (
+    "fewer than 100 requests while it held after the recovery: too few for a 99th percentile; "
+    "raise the load or the hold"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +44,21 @@ class RunFacts:
     failback_expected: bool = True
     capacity: Crossing = field(default_factory=Crossing)
     capacity_objective_s: float | None = None
+    replacements: Sequence[Mapping[str, Any]] = ()
     detection: Crossing = field(default_factory=Crossing)
     losses: Losses | None = None
+    goodput: Mapping[str, Any] = field(default_factory=dict)
+    cliff: Mapping[str, Any] = field(default_factory=dict)
     generator: Mapping[str, Any] = field(default_factory=dict)
     interrupted_by: Sequence[str] = ()
     activity_errors: Sequence[str] = ()
     control_errors: Sequence[str] = ()
-    quality_dropped: str | None = None
+    quality: Mapping[str, Any] = field(default_factory=dict)
     target: str = "lab"
     seed: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +137,10 @@ def _unmeasured(facts: RunFacts) -> Found:
         yield "not_measured", "the recovery was not measured"
     else:
         yield from _unsure(facts, facts.recovery)
-    if facts.capacity_objective_s and facts.capacity == Crossing():
-        yield "capacity_unmeasured", "ready replicas were never polled"
+    yield from _capacity_unsure(facts)
+    yield from _cliff_unsure(facts.cliff)
+    if facts.quality.get("unmeasured"):
+        yield "quality_unmeasured", f"answers' quality: {facts.quality['unmeasured']}"
     if facts.failback_expected and facts.failback is None:
         yield "failback_unmeasured", "the fail-back after the heal was not measured"
     elif facts.failback and facts.failback_expected and not facts.failback.final:
@@ -139,7 +150,7 @@ def _unmeasured(facts: RunFacts) -> Found:
 def _unsure(facts: RunFacts, found: Recovery) -> Found:
     objective = facts.rto_objective_s
     if not found.enough_samples:
-        yield "few_samples", "fewer than 100 requests: too few for a 99th percentile"
+        yield "few_samples", _FEW
     for source, start, end in found.gaps:
         span = found.interval_s or (0.0, end)
         if start <= objective <= end or (start < span[1] and end > span[0] and start < objective):
@@ -170,23 +181,60 @@ def _misbehaved(facts: RunFacts) -> Found:
         yield "failback_failed", f"no fail-back within {facts.failback.censored_s:g} s of the heal"
     if facts.failback_expected and facts.failback and facts.failback.relapses_s:
         yield "failback_failed", "the service failed again after the heal"
-    if facts.quality_dropped:
-        yield "quality_dropped", facts.quality_dropped
+    if facts.quality.get("dropped"):
+        yield "quality_dropped", facts.quality["dropped"]
     for error in facts.activity_errors:
         yield "activity_failed", f"an activity failed: {error}"
     yield from _capacity_missed(facts)
+    wanted, knee = facts.cliff.get("at_least_rps"), facts.cliff.get("knee_rps")
+    if wanted and knee and knee[1] <= wanted:
+        yield "knee_missed", f"the knee is below {knee[1]:g} requests/s, wanted {wanted:g}"
+
+
+def _cliff_unsure(cliff: Mapping[str, Any]) -> Found:
+    """A climb that the generator ended, or a knee on both sides of what is wanted."""
+    wanted, knee = cliff.get("at_least_rps"), cliff.get("knee_rps")
+    ended = cliff.get("generator_ended_rps")
+    if cliff and not knee and ended:
+        said = f"the load generator could not keep up with {ended:g} requests/s"
+        yield "cliff_unmeasured", f"no knee was found: {said}; give it more load_processes"
+    elif wanted and knee and knee[0] < wanted < knee[1]:
+        yield "knee_straddles", f"the knee, {knee[0]:g} to {knee[1]:g}, straddles {wanted:g}"
+    elif wanted and cliff and not knee and max(s["rate_rps"] for s in cliff["steps"]) < wanted:
+        yield "cliff_unmeasured", f"{wanted:g} requests/s were wanted, and never offered"
+
+
+def _capacity_unsure(facts: RunFacts) -> Found:
+    objective, found = facts.capacity_objective_s, facts.capacity
+    if not objective:
+        return
+    if found == Crossing():
+        yield "capacity_unmeasured", "ready replicas were never watched"
+    for start, end, kind in found.gaps:
+        if kind == "lost" and (start <= objective <= end or start <= 0 <= end):
+            over = "the capacity objective" if start > 0 else "the fault's beginning"
+            said = f"replicas could not be watched from {start:g} to {end:g} s, across {over}"
+            yield "capacity_gap", said
+    span = found.interval_s
+    if span and span[0] <= objective < span[1]:
+        straddles = f"between {span[0]:.3f} and {span[1]:.3f} s"
+        yield (
+            "capacity_straddles",
+            f"capacity came back {straddles}, the objective is {objective:g} s",
+        )
+    elif found.censored_s is not None and found.censored_s < objective:
+        held = f"not back in the {found.censored_s:g} s that it was watched while the fault held"
+        yield "capacity_unsure", f"capacity was {held}, the objective is {objective:g} s"
 
 
 def _capacity_missed(facts: RunFacts) -> Found:
     objective, found = facts.capacity_objective_s, facts.capacity
-    if objective is None:
+    if not objective:
         return
-    if found.rto_s is None and found.censored_s is not None:
+    if found.censored_s is not None and found.censored_s >= objective:
         held = f"not back within {found.censored_s:g} s while the fault held"
         yield "capacity_missed", f"capacity {held}, the objective is {objective:g} s"
-    elif found.rto_s is None:
-        return
-    elif found.rto_s - (found.error_s or 0.0) > objective:
+    elif found.interval_s and found.interval_s[0] > objective:
         yield "capacity_missed", f"capacity back in {found.rto_s:g} s, wanted {objective:g} s"
 
 

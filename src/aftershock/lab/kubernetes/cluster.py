@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aftershock.lab.kubernetes.autoscalers import Autoscalers, Metric
 from aftershock.lab.kubernetes.controllers import Controllers
 from aftershock.lab.kubernetes.events import Recorder
+from aftershock.lab.kubernetes.heartbeats import Heartbeats
 from aftershock.lab.kubernetes.kubelet import Kubelets
 from aftershock.lab.kubernetes.nodes import node_object
 from aftershock.lab.kubernetes.resources import NAMESPACES, NODES, by_kind
@@ -35,28 +37,45 @@ class Timing:
     readiness_period_s: float = 0.25
     backoff_first_s: float = 10.0
     backoff_most_s: float = 300.0
+    autoscaler_period_s: float = 2.0  # a real one's default is 15
+    lease_renewal_s: float = 10.0
+    node_grace_s: float = 50.0
 
 
 class Cluster:
     """A cluster within one asyncio loop. `start` before anything else, `stop` at the end."""
 
     def __init__(
-        self, nodes: Sequence[NodeInfo], runtime: PodRuntime, timing: Timing | None = None
+        self,
+        nodes: Sequence[NodeInfo],
+        runtime: PodRuntime,
+        timing: Timing | None = None,
+        metric: Metric = lambda uid, name: None,
     ) -> None:
         self.store = Store()
         self.recorder = Recorder(self.store)
         self.verbs = Verbs(self.store, self.recorder)
         timing = timing or Timing()
+        self.environment: dict[str, str] = {}  # of every pod: how the API is reached from there
+        self.runtime = runtime
         self._nodes = nodes
         self._kubelets = Kubelets(
             self.store,
             runtime,
             self.recorder,
+            self.environment,
             readiness_period_s=timing.readiness_period_s,
             backoff_first_s=timing.backoff_first_s,
             backoff_most_s=timing.backoff_most_s,
         )
+        self.kubelets = self._kubelets
+        self._heartbeats = Heartbeats(
+            self.store, self.recorder, self._kubelets, timing.lease_renewal_s, timing.node_grace_s
+        )
         self._controllers = Controllers(self.store, self.verbs, self.recorder)
+        self.autoscalers = Autoscalers(
+            self.store, self.verbs, self.recorder, metric, timing.autoscaler_period_s
+        )
 
     async def start(self) -> Cluster:
         """Register the nodes and set the controllers going."""
@@ -68,7 +87,9 @@ class Cluster:
                 node_object(node.name, node.zone, node.region, node.address, node.gpus),
             )
         self._kubelets.start()
+        self._heartbeats.start()
         self._controllers.start()
+        self.autoscalers.start()
         return self
 
     def apply(self, manifests: Sequence[Mapping[str, Any]]) -> list[Object]:
@@ -94,5 +115,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop the controllers and end every pod's process at once."""
+        await self.autoscalers.stop()
+        await self._heartbeats.stop()
         await self._controllers.stop()
         await self._kubelets.stop()

@@ -15,9 +15,11 @@ from aftershock.lab.kubernetes.deployments import keep_deployments
 from aftershock.lab.kubernetes.endpoints import keep_endpoints
 from aftershock.lab.kubernetes.events import Recorder
 from aftershock.lab.kubernetes.garbage import collect_garbage
+from aftershock.lab.kubernetes.jobs import keep_jobs
 from aftershock.lab.kubernetes.replicasets import keep_replicasets
 from aftershock.lab.kubernetes.resources import EVENTS
 from aftershock.lab.kubernetes.scheduler import Scheduler
+from aftershock.lab.kubernetes.statefulsets import keep_statefulsets
 from aftershock.lab.kubernetes.store import Change, Store
 from aftershock.lab.kubernetes.taints import keep_taints
 from aftershock.lab.kubernetes.verbs import Verbs
@@ -34,7 +36,7 @@ class Controllers:
         self._scheduler = Scheduler(store, recorder)
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarms: dict[str, asyncio.TimerHandle] = {}
 
     def start(self) -> None:
         self._store.listen(self._notice)
@@ -42,8 +44,8 @@ class Controllers:
         self._task = asyncio.create_task(self._run(), name="controllers")
 
     async def stop(self) -> None:
-        if self._alarm:
-            self._alarm.cancel()
+        for alarm in self._alarms.values():
+            alarm.cancel()
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -67,11 +69,13 @@ class Controllers:
     def _pass(self) -> None:
         store, verbs, recorder = self._store, self._verbs, self._recorder
         steps: tuple[Callable[[], None], ...] = (
-            lambda: self._wake_in(keep_taints(store, verbs, recorder)),
+            lambda: self._wake_in("taints", keep_taints(store, verbs, recorder)),
+            lambda: self._wake_in("jobs", keep_jobs(store, verbs)),
             lambda: collect_garbage(store, verbs),
             lambda: keep_endpoints(store, verbs),
             lambda: keep_replicasets(store, verbs, recorder),
             lambda: keep_deployments(store, verbs, recorder),
+            lambda: keep_statefulsets(store, verbs, recorder),
             self._scheduler.run,
             lambda: keep_budgets(store),
         )
@@ -81,9 +85,8 @@ class Controllers:
             except Exception:
                 _log.exception("a controller failed")
 
-    def _wake_in(self, delay_s: float | None) -> None:
-        if self._alarm:
-            self._alarm.cancel()
-            self._alarm = None
+    def _wake_in(self, who: str, delay_s: float | None) -> None:
+        if alarm := self._alarms.pop(who, None):
+            alarm.cancel()
         if delay_s is not None:
-            self._alarm = asyncio.get_running_loop().call_later(delay_s, self._due.set)
+            self._alarms[who] = asyncio.get_running_loop().call_later(delay_s, self._due.set)

@@ -18,8 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 _VALID = timedelta(days=30)
 
 
-def server_credentials(address: str) -> tuple[ssl.SSLContext, bytes]:
-    """A server context with a fresh certificate for `address`, and its CA in PEM."""
+def server_credentials(*addresses: str) -> tuple[ssl.SSLContext, bytes]:
+    """A server context with a fresh certificate for IPv4 addresses, and its CA in PEM."""
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "aftershock lab CA")])
     ca = (
@@ -32,8 +32,9 @@ def server_credentials(address: str) -> tuple[ssl.SSLContext, bytes]:
         .sign(ca_key, hashes.SHA256())
     )
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
-    names = [x509.IPAddress(IPv4Address(address)), x509.DNSName("localhost")]
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, addresses[0])])
+    names: list[x509.GeneralName] = [x509.IPAddress(IPv4Address(one)) for one in addresses]
+    names.append(x509.DNSName("localhost"))
     certificate = (
         _builder(name, ca_name, key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

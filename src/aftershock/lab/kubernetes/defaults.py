@@ -124,6 +124,16 @@ def _replicaset(item: dict[str, Any]) -> None:
     item.setdefault("status", {"replicas": 0})
 
 
+def _statefulset(item: dict[str, Any]) -> None:
+    spec = item["spec"]
+    for key, value in (("replicas", 1), ("revisionHistoryLimit", 10)):
+        spec.setdefault(key, value)
+    spec.setdefault("podManagementPolicy", "OrderedReady")
+    spec.setdefault("updateStrategy", {"type": "RollingUpdate"})
+    pod_spec(spec["template"]["spec"])
+    item.setdefault("status", {"replicas": 0, "availableReplicas": 0})
+
+
 def _service(item: dict[str, Any]) -> None:
     spec = item["spec"]
     for port in spec.get("ports") or ():
@@ -141,12 +151,25 @@ def _service(item: dict[str, Any]) -> None:
     item.setdefault("status", {"loadBalancer": {}})
 
 
+def _job(item: dict[str, Any]) -> None:
+    spec = item["spec"]
+    pod_spec(spec["template"]["spec"])
+    for key, value in (("parallelism", 1), ("completions", 1), ("backoffLimit", 6)):
+        spec.setdefault(key, value)
+    item.setdefault("status", {})
+
+
 def _budget(item: dict[str, Any]) -> None:
     item.setdefault("spec", {})
     item.setdefault(
         "status",
         {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
     )
+
+
+def _autoscaler(item: dict[str, Any]) -> None:
+    item["spec"].setdefault("minReplicas", 1)
+    item.setdefault("status", {"desiredReplicas": 0, "currentMetrics": None})
 
 
 def _node(item: dict[str, Any]) -> None:
@@ -160,6 +183,9 @@ _FILLERS = {
     "pods": _pod,
     "deployments": _deployment,
     "replicasets": _replicaset,
+    "statefulsets": _statefulset,
     "services": _service,
+    "jobs": _job,
     "poddisruptionbudgets": _budget,
+    "horizontalpodautoscalers": _autoscaler,
 }

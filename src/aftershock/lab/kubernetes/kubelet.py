@@ -12,7 +12,7 @@ from aftershock.lab.kubernetes import podstatus
 from aftershock.lab.kubernetes.events import Recorder
 from aftershock.lab.kubernetes.podstatus import Life
 from aftershock.lab.kubernetes.resources import NODES, PODS
-from aftershock.lab.kubernetes.runtime import PodRuntime, PodSpec
+from aftershock.lab.kubernetes.runtime import MemoryRuntime, PodRuntime, PodSpec
 from aftershock.lab.kubernetes.store import Change, Object, Store, timestamp
 
 _log = logging.getLogger(__name__)
@@ -29,15 +29,38 @@ class Kubelets:
         store: Store,
         runtime: PodRuntime,
         recorder: Recorder,
+        environment: Mapping[str, str],
         readiness_period_s: float,
         backoff_first_s: float,
         backoff_most_s: float,
     ) -> None:
         self.store, self.runtime, self.recorder = store, runtime, recorder
+        self.environment = environment
         self.readiness_period_s = readiness_period_s
         self.backoff_first_s, self.backoff_most_s = backoff_first_s, backoff_most_s
         self._workers: dict[str, _Worker] = {}
+        self._silent: dict[str, asyncio.Event] = {}
         self._stopping = False
+
+    def silence(self, node: str) -> None:
+        """The node's kubelet does nothing and writes nothing from now on; its pods run on."""
+        self._silent.setdefault(node, asyncio.Event())
+
+    def hear(self, node: str) -> None:
+        """It works again, and tells what it missed."""
+        if event := self._silent.pop(node, None):
+            event.set()
+            for worker in self._workers.values():
+                if worker.node == node:
+                    worker.tell_all()
+
+    def is_silent(self, node: str) -> bool:
+        return node in self._silent
+
+    async def awake(self, node: str) -> None:
+        """Wait until the node's kubelet works."""
+        while event := self._silent.get(node):
+            await event.wait()
 
     def start(self) -> None:
         self.store.listen(self._notice)
@@ -89,7 +112,13 @@ class _Worker:
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
         self._deadline: float | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self.task = asyncio.create_task(self._run(), name=f"pod {self._place[1]}")
+
+    def tell_all(self) -> None:
+        """Write the pod's state, of which nothing was written for a while."""
+        if self.was_started:
+            self._write()
 
     def changed(self, pod: Object) -> None:
         """Take note of the pod's new state; a (nearer) end wakes the worker."""
@@ -119,6 +148,8 @@ class _Worker:
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     async def _run(self) -> None:
+        seconds = self._pod["spec"].get("activeDeadlineSeconds")
+        expiry = seconds and asyncio.get_running_loop().call_later(seconds, self._expire)
         try:
             self._write()
             await self._all.vacated(self.node)
@@ -130,13 +161,24 @@ class _Worker:
                 await self._finish()
         except Exception:
             _log.exception("the worker of pod %s failed", self._place[1])
+        finally:
+            if expiry:
+                expiry.cancel()
+
+    def _expire(self) -> None:
+        """The pod's activeDeadlineSeconds are over: its process ends, and it is not restarted."""
+        self._life.expired = True
+        self._tell("DeadlineExceeded", podstatus.EXPIRED, warning=True)
+        stop = self._all.runtime.stop(self.uid, self._pod["spec"]["terminationGracePeriodSeconds"])
+        self._stopping = asyncio.create_task(stop)
 
     async def _run_once(self) -> int | None:
         """Start the process and see to it until it ends; None: it could not be started."""
+        await self._all.awake(self.node)
         pod, life = self._pod, self._life
         self.was_started = True
         try:
-            life.address = await self._all.runtime.start(_spec(pod))
+            life.address = await self._all.runtime.start(_spec(pod, self._all.environment))
         except Exception as error:
             life.state = {"waiting": {"reason": "CreateContainerError", "message": str(error)}}
             self._tell("Failed", f"Error: {error}", warning=True)
@@ -157,7 +199,9 @@ class _Worker:
             ended.cancel()
         life.ready = False
         which = podstatus.container_id(self.uid, life.restarts)
-        life.state = podstatus.terminated(exit_status, started_at, which)
+        runtime = self._all.runtime
+        killed = isinstance(runtime, MemoryRuntime) and runtime.was_oom_killed(self.uid)
+        life.state = podstatus.terminated(exit_status, started_at, which, killed)
         return exit_status
 
     async def _watch(self, ended: asyncio.Task[int]) -> None:
@@ -168,6 +212,7 @@ class _Worker:
         failures = 0
         try:
             while not (ended.done() or ending.done()):
+                await self._all.awake(self.node)
                 ready = await self._probe()
                 failures = 0 if ready else failures + 1
                 if ended.done() or ending.done():
@@ -195,6 +240,7 @@ class _Worker:
 
     async def _terminate(self) -> None:
         """End the process within what is left of the grace period, sooner if that is shortened."""
+        await self._all.awake(self.node)
         self._write()
         name = self._pod["spec"]["containers"][0]["name"]
         self._tell("Killing", f"Stopping container {name}")
@@ -224,7 +270,12 @@ class _Worker:
 
     async def _restart(self, exit_status: int | None) -> bool:
         """After an end nobody asked for: wait for the next try; False when there is none."""
+        await self._all.awake(self.node)
         life, policy = self._life, self._pod["spec"].get("restartPolicy", "Always")
+        if life.expired:
+            life.phase = "Failed"
+            self._write()
+            return False
         if (
             exit_status is not None
             and policy != "Always"
@@ -260,6 +311,7 @@ class _Worker:
 
     async def _finish(self) -> None:
         """Report the end, and take the pod out of the API when its time is over."""
+        await self._all.awake(self.node)
         if self.is_removed:
             return
         code = (self._life.state.get("terminated") or {}).get("exitCode", 0)
@@ -273,6 +325,8 @@ class _Worker:
         self._all.store.update(PODS, last)
 
     def _write(self) -> None:
+        if self._all.is_silent(self.node):
+            return
         pod = self._all.store.find(PODS, *self._place)
         if pod is None or pod["metadata"]["uid"] != self.uid:
             return
@@ -286,7 +340,7 @@ class _Worker:
         )
 
 
-def _spec(pod: Mapping[str, Any]) -> PodSpec:
+def _spec(pod: Mapping[str, Any], environment: Mapping[str, str]) -> PodSpec:
     container = pod["spec"]["containers"][0]
     meta = pod["metadata"]
     values = {entry["name"]: entry.get("value", "") for entry in container.get("env") or ()}
@@ -297,7 +351,7 @@ def _spec(pod: Mapping[str, Any]) -> PodSpec:
         node=pod["spec"]["nodeName"],
         image=container["image"],
         args=tuple((container.get("command") or []) + (container.get("args") or [])),
-        env=values,
+        env={**environment, **values},
     )
 
 

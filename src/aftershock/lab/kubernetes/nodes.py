@@ -12,6 +12,7 @@ from aftershock.lab.kubernetes.store import timestamp
 GPU = "nvidia.com/gpu"
 KUBELET_VERSION = "v1.36.2"
 _PODS = 110
+_STOPPED = "Kubelet stopped posting node status."
 _CONDITIONS = (
     (
         "MemoryPressure",
@@ -73,6 +74,21 @@ def node_object(name: str, zone: str, region: str, address: str, gpus: int) -> d
     }
 
 
+def conditions(silent: bool, before: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A node's conditions, as its kubelet has them or as they are when it is silent."""
+    made = []
+    for kind, *known in _CONDITIONS:
+        status, reason, message = ("Unknown", "NodeStatusUnknown", _STOPPED) if silent else known
+        one = _condition(kind, status, reason, message)
+        was = before.get(kind, {})
+        if silent and was:
+            one["lastHeartbeatTime"] = was["lastHeartbeatTime"]
+        if was.get("status") == status:
+            one["lastTransitionTime"] = was["lastTransitionTime"]
+        made.append(one)
+    return made
+
+
 def _condition(kind: str, status: str, reason: str, message: str) -> dict[str, Any]:
     now = timestamp()
     return {
@@ -132,6 +148,35 @@ def _covers(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
         return True
     same = (toleration.get("value") or "") == (taint.get("value") or "")
     return bool(toleration.get("key")) and same
+
+
+def wants_node(pod: Mapping[str, Any], node: Mapping[str, Any]) -> bool:
+    """Whether the pod's required node affinity, if it has one, lets it be on the node."""
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if not required:
+        return True
+    labels = node["metadata"].get("labels") or {}
+    fields = {"metadata.name": node["metadata"]["name"]}
+    return any(
+        all(_meets(one, labels) for one in term.get("matchExpressions") or ())
+        and all(_meets(one, fields) for one in term.get("matchFields") or ())
+        for term in required["nodeSelectorTerms"]
+    )
+
+
+def _meets(one: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(one["key"]), one.get("values") or ()
+    match one["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    return False  # Gt and Lt: nothing of ours asks for them
 
 
 def gpus_asked(pod: Mapping[str, Any]) -> int:

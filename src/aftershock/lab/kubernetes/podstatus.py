@@ -10,6 +10,7 @@ from typing import Any
 from aftershock.lab.kubernetes.store import timestamp
 
 State = dict[str, Any]
+EXPIRED = "Pod was active on the node longer than the specified deadline"
 
 
 @dataclass(slots=True)
@@ -24,16 +25,19 @@ class Life:
     started: str = field(default_factory=timestamp)
     state: State = field(default_factory=lambda: {"waiting": {"reason": "ContainerCreating"}})
     last: State = field(default_factory=dict)
+    expired: bool = False
 
     @property
     def ended(self) -> bool:
         return self.phase in ("Succeeded", "Failed")
 
 
-def terminated(exit_status: int, started_at: str, container_id: str) -> State:
+def terminated(
+    exit_status: int, started_at: str, container_id: str, oom_killed: bool = False
+) -> State:
     """A container's end, from an exit status as Popen gives it (negative: the signal)."""
     code = exit_status if exit_status >= 0 else 128 - exit_status
-    reason = "Completed" if code == 0 else "Error"
+    reason = "Completed" if code == 0 else "OOMKilled" if oom_killed else "Error"
     end = {"exitCode": code, "reason": reason, "startedAt": started_at, "finishedAt": timestamp()}
     return {"terminated": {**end, "containerID": container_id}}
 
@@ -48,7 +52,9 @@ def status_of(pod: Mapping[str, Any], life: Life) -> dict[str, Any]:
     addresses: dict[str, Any] = {"hostIP": life.host, "hostIPs": [{"ip": life.host}]}
     if life.address:
         addresses |= {"podIP": life.address, "podIPs": [{"ip": life.address}]}
+    why = {"reason": "DeadlineExceeded", "message": EXPIRED} if life.expired else {}
     return {
+        **why,
         "observedGeneration": pod["metadata"].get("generation", 1),
         "phase": life.phase,
         "conditions": _conditions(pod, life),

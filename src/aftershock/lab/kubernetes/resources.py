@@ -45,6 +45,7 @@ class Resource:
             found["finalize"] = ("", "", "Namespace", ("update",))
         if self.plural == "pods":
             found["eviction"] = ("policy", "v1", "Eviction", ("create",))
+            found["exec"] = ("", "", "PodExecOptions", ("create", "get"))
             found["log"] = ("", "", "Pod", ("get",))
         if self.has_scale:
             found["scale"] = ("autoscaling", "v1", "Scale", _STATUS)
@@ -87,6 +88,7 @@ EVENTS = Resource("", "v1", "events", "Event", short=("ev",))
 NEW_EVENTS = Resource("events.k8s.io", "v1", "events", "Event", short=("ev",))
 DEPLOYMENTS = _apps("deployments", "Deployment", "deploy", served=True)
 REPLICASETS = _apps("replicasets", "ReplicaSet", "rs", served=True)
+STATEFULSETS = _apps("statefulsets", "StatefulSet", "sts", served=True)
 SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", has_generation=True)
 BUDGETS = Resource(
     "policy",
@@ -96,6 +98,16 @@ BUDGETS = Resource(
     short=("pdb",),
     has_status=True,
     has_generation=True,
+)
+JOBS = Resource("batch", "v1", "jobs", "Job", has_status=True, has_generation=True, in_all=True)
+AUTOSCALERS = Resource(
+    "autoscaling",
+    "v2",
+    "horizontalpodautoscalers",
+    "HorizontalPodAutoscaler",
+    short=("hpa",),
+    has_status=True,
+    in_all=True,
 )
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 
@@ -112,9 +124,12 @@ SERVED: tuple[Resource, ...] = (
     NEW_EVENTS,
     DEPLOYMENTS,
     REPLICASETS,
+    STATEFULSETS,
+    AUTOSCALERS,
     BUDGETS,
     SLICES,
     LEASES,
+    JOBS,
 )
 
 _BY_PATH = {(r.group, r.version, r.plural): r for r in SERVED}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,33 @@ class PodRuntime(Protocol):
         May be called again with less grace while the first call is under way, and for a uid whose
         process has gone or never started.
         """
+
+
+@runtime_checkable
+class ExecRuntime(Protocol):
+    """A runtime that can run further commands in its pods."""
+
+    async def exec(
+        self, uid: str, command: Sequence[str], streams: tuple[int, int, int], terminal: str
+    ) -> asyncio.Future[int]:
+        """Start a command where the pod's process is; its exit status, as Popen's.
+
+        It gets the three descriptors as its standard streams, or else opens a terminal's device,
+        which it then has for its controlling one. OSError when it can't be started.
+        """
+
+
+@runtime_checkable
+class NodeRuntime(Protocol):
+    """A runtime whose nodes have kubelets that can fall silent."""
+
+    def listens(self, node: str) -> bool:
+        """Whether the node's kubelet does its work."""
+
+
+@runtime_checkable
+class MemoryRuntime(Protocol):
+    """A runtime whose containers may be killed for memory."""
+
+    def was_oom_killed(self, uid: str) -> bool:
+        """Whether that is how the pod's container ended last."""

@@ -13,6 +13,7 @@ from aftershock.lab.kubernetes.nodes import (
     ready,
     taints_of,
     tolerations_for,
+    wants_node,
     zone_of,
 )
 from aftershock.lab.kubernetes.resources import NODES, PODS
@@ -96,6 +97,8 @@ def _refusal(pod: Object, node: Object, placed: Sequence[Object]) -> str:  # noq
     labels = node["metadata"].get("labels") or {}
     wanted = pod["spec"].get("nodeSelector") or {}
     if any(labels.get(key) != value for key, value in wanted.items()):
+        return "node(s) didn't match Pod's node affinity/selector"
+    if not wants_node(pod, node):
         return "node(s) didn't match Pod's node affinity/selector"
     if (node.get("spec") or {}).get("unschedulable"):
         cordon = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import yaml
 from aiohttp import web
 
 from aftershock.lab.kubernetes import discovery, status
+from aftershock.lab.kubernetes.authorization import Rights, kind_of_review, review
 from aftershock.lab.kubernetes.cluster import Cluster
 from aftershock.lab.kubernetes.credentials import kubeconfig, server_credentials, write_private
+from aftershock.lab.kubernetes.protobuf import MEDIA_TYPE
 from aftershock.lab.kubernetes.requests import Call, Target, answer, parse_target
 from aftershock.lab.kubernetes.status import Refusal
+from aftershock.lab.kubernetes.streams import serve_exec
 from aftershock.lab.kubernetes.verbs import PATCHES
 from aftershock.lab.kubernetes.watches import serve_watch
 
@@ -29,17 +33,28 @@ _LONGEST_BODY = 3 * 1024 * 1024
 
 
 class ApiServer:
-    """Serves a cluster on 127.0.0.1; `start` gives the server itself, with `url` and `token`."""
+    """Serves a cluster on 127.0.0.1; `start` gives the server itself, with `url` and `token`.
+
+    `inside`: a listening socket on which pods reach it, where they don't have our loopback device.
+    """
 
     def __init__(
-        self, cluster: Cluster, token: str | None = None, port: int = 0, host: str = "127.0.0.1"
+        self,
+        cluster: Cluster,
+        token: str | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        inside: socket.socket | None = None,
     ) -> None:
         self._cluster = cluster
         self.token = token or secrets.token_urlsafe(24)
         self._host, self._port = host, port
-        self._context, self.ca = server_credentials(host)
+        self._inside = inside
+        own = {host: 0, **({inside.getsockname()[0]: 0} if inside else {})}
+        self._context, self.ca = server_credentials(*own)
         self._runner: web.AppRunner | None = None
         self._watching: set[asyncio.Task[Any]] = set()
+        self.users: dict[str, Rights] = {}  # by token; that of `token` may do everything
 
     @property
     def url(self) -> str:
@@ -54,6 +69,8 @@ class ApiServer:
         site = web.TCPSite(self._runner, self._host, self._port, ssl_context=self._context)
         try:
             await site.start()
+            if self._inside:
+                await web.SockSite(self._runner, self._inside, ssl_context=self._context).start()
         except OSError:
             await self._runner.cleanup()
             raise
@@ -73,18 +90,42 @@ class ApiServer:
         await self._runner.cleanup()
 
     def write_kubeconfig(
-        self, path: str | Path, namespace: str = "default", name: str = "aftershock-lab"
+        self,
+        path: str | Path,
+        namespace: str = "default",
+        name: str = "aftershock-lab",
+        rights: Rights | None = None,
     ) -> Path:
         """Write the kubeconfig that leads here, readable by its owner alone, and the CA beside it.
 
-        Given the CA within the kubeconfig, the `kubernetes` client would write it into a file of
-        its own in /tmp, which stays there when its process is killed.
+        `rights`: it is that of a user who may do this much. Given the CA within the kubeconfig, the
+        `kubernetes` client would write it into a file of its own in /tmp, which stays there when
+        its process is killed.
         """
         place = Path(path).absolute()
         authority = place.with_name(f"{place.name}-ca.pem")
         write_private(authority, self.ca.decode())
-        write_private(place, kubeconfig(self.url, authority, self.token, name, namespace))
+        token = self.token
+        if rights is not None:
+            token = secrets.token_urlsafe(24)
+            self.users[token] = rights
+        write_private(place, kubeconfig(self.url, authority, token, name, namespace))
         return place
+
+    def write_account(self, folder: Path) -> None:
+        """Write what a pod finds of its service account, and tell the pods where it is.
+
+        A real one finds it at a fixed place in its own file system; ours have none of their own.
+        """
+        folder.mkdir(mode=0o700)
+        write_private(folder / "token", self.token)
+        write_private(folder / "ca.crt", self.ca.decode())
+        host, port = self._inside.getsockname() if self._inside else (self._host, self._port)
+        self._cluster.environment |= {
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": str(port),
+            "AFTERSHOCK_SERVICE_ACCOUNT": str(folder),
+        }
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -98,20 +139,29 @@ class ApiServer:
             broken = Refusal(500, "InternalError", "Internal error occurred: see the lab's log")
             return _json(broken.status(), 500)
 
-    async def _route(self, request: web.Request) -> web.StreamResponse:
+    async def _route(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911
         parts = [part for part in request.path.split("/") if part]
         first = parts[0] if parts else ""
-        if first not in _OPEN:
-            self._check_token(request)
+        rights = self._rights(request) if first not in _OPEN else None
+        if (kind := kind_of_review(parts)) and request.method == "POST":
+            packed = request.content_type == MEDIA_TYPE
+            asked = await request.read() if packed else await _body(request)
+            return _json(review(kind, asked, rights), 201)
         if (document := self._document(request, parts)) is not None:
             return document
         target = parse_target(parts)
         if target is None:
             return _text("404 page not found\n", 404)
-        if target.watches or request.query.get("watch") in ("1", "true", "True"):
+        watches = target.watches or request.query.get("watch") in ("1", "true", "True")
+        if rights is not None:
+            rights.check(request.method, target, watches)
+        if watches:
             if request.method != "GET" or target.subresource:
                 raise status.method_not_allowed()
             return await self._watch(request, target)
+        if target.subresource == "exec" and request.method in ("GET", "POST"):
+            store, kubelets = self._cluster.store, self._cluster.kubelets
+            return await serve_exec(request, store, kubelets, target.namespace, target.name)
         body = (
             await _body(request) if request.method in ("POST", "PUT", "PATCH", "DELETE") else None
         )
@@ -130,10 +180,15 @@ class ApiServer:
         finally:
             self._watching.discard(task)
 
-    def _check_token(self, request: web.Request) -> None:
-        given = request.headers.get("Authorization", "")
-        if not secrets.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-            raise status.unauthorized()
+    def _rights(self, request: web.Request) -> Rights | None:
+        """The rights of whoever asks; None: all."""
+        given = request.headers.get("Authorization", "").encode()
+        if secrets.compare_digest(given.lower()[:7] + given[7:], f"bearer {self.token}".encode()):
+            return None
+        for token, rights in self.users.items():
+            if secrets.compare_digest(given, f"Bearer {token}".encode()):
+                return rights
+        raise status.unauthorized()
 
     def _document(self, request: web.Request, parts: list[str]) -> web.Response | None:  # noqa: PLR0911, PLR0912
         """Health, version, discovery and OpenAPI; None: the path is none of these."""

@@ -156,6 +156,11 @@ class Store:
         self._watchers.append((resource.key, queue))
         return queue
 
+    def compact(self) -> None:
+        """Forget all changes so far, as a server does every few minutes: older watches get 410."""
+        self._log.clear()
+        self._compacted = self.version
+
     def unfollow(self, queue: asyncio.Queue[Change]) -> None:
         self._watchers = [entry for entry in self._watchers if entry[1] is not queue]
 

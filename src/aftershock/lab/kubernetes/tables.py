@@ -128,6 +128,11 @@ def _replicaset(item: Object) -> Row:
     return [item["metadata"]["name"], *numbers, _age(item), *_containers(item)]
 
 
+def _statefulset(item: Object) -> Row:
+    ready = f"{(item.get('status') or {}).get('readyReplicas', 0)}/{item['spec']['replicas']}"
+    return [item["metadata"]["name"], ready, _age(item), *_containers(item)[:2]]
+
+
 def _service(item: Object) -> Row:
     spec = item["spec"]
     ports = [f"{port['port']}/{port['protocol']}" for port in spec.get("ports") or ()]
@@ -173,6 +178,21 @@ def _budget(item: Object) -> Row:
     least, most = str(spec.get("minAvailable", "N/A")), str(spec.get("maxUnavailable", "N/A"))
     allowed = item["status"].get("disruptionsAllowed", 0)
     return [item["metadata"]["name"], least, most, allowed, _age(item)]
+
+
+def _autoscaler(item: Object) -> Row:
+    spec, status = item["spec"], item.get("status") or {}
+    metric = spec["metrics"][0]["pods"]
+    current = ((status.get("currentMetrics") or [{}])[0].get("pods") or {}).get("current") or {}
+    return [
+        item["metadata"]["name"],
+        f"{spec['scaleTargetRef']['kind']}/{spec['scaleTargetRef']['name']}",
+        f"{current.get('averageValue', '<unknown>')}/{metric['target']['averageValue']}",
+        str(spec["minReplicas"]),
+        spec["maxReplicas"],
+        status.get("currentReplicas", 0),
+        _age(item),
+    ]
 
 
 def _event(item: Object) -> Row:
@@ -223,6 +243,7 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Callable[[Object], Row]]] = {
         _columns("Name,Desired,Current,Ready,Age", _WIDE_WORKLOAD, ("Desired", "Current", "Ready")),
         _replicaset,
     ),
+    "statefulsets": (_columns("Name,Ready,Age", "Containers,Images"), _statefulset),
     "services": (_columns("Name,Type,Cluster-IP,External-IP,Port(s),Age", "Selector"), _service),
     "endpoints": (_columns("Name,Endpoints,Age"), _endpoints),
     "endpointslices": (_columns("Name,AddressType,Ports,Endpoints,Age"), _slice),
@@ -233,6 +254,12 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Callable[[Object], Row]]] = {
             whole=("Allowed Disruptions",),
         ),
         _budget,
+    ),
+    "horizontalpodautoscalers": (
+        _columns(
+            "Name,Reference,Targets,MinPods,MaxPods,Replicas,Age", whole=("MaxPods", "Replicas")
+        ),
+        _autoscaler,
     ),
     "configmaps": (_columns("Name,Data,Age"), _data),
     "leases": (_columns("Name,Holder,Age"), _lease),

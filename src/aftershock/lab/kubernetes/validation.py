@@ -60,15 +60,20 @@ def _mistyped(resource: Resource, field: str, wanted: str) -> Exception:
     )
 
 
+_WORKLOADS = ("deployments", "replicasets", "statefulsets")
+
+
 def check(resource: Resource, item: dict[str, Any], before: dict[str, Any] | None = None) -> None:
     """422 with every invalid field of a new object, or of a changed one."""
     causes = [*_metadata(item)]
     if resource.plural == "pods":
         causes += [*_pod_spec(item.get("spec") or {}, "spec")]
-    if resource.plural in ("deployments", "replicasets"):
+    if resource.plural in _WORKLOADS:
         causes += [*_workload(item)]
     if resource.plural == "nodes":
         causes += [*_taints(item.get("spec") or {})]
+    if resource.plural == "horizontalpodautoscalers":
+        causes += [*_autoscaler(item.get("spec") or {})]
     if before is not None:
         causes += [*_frozen(resource, before, item)]
     if causes:
@@ -142,9 +147,31 @@ def _taints(spec: dict[str, Any]) -> Iterator[Cause]:
             yield _unsupported(str(taint.get("effect")), _EFFECTS, where)
 
 
+def _autoscaler(spec: dict[str, Any]) -> Iterator[Cause]:
+    most, least = spec.get("maxReplicas") or 0, spec.get("minReplicas", 1)
+    if most < 1:
+        message = f"Invalid value: {most}: must be greater than 0"
+        yield Cause("FieldValueInvalid", message, "spec.maxReplicas")
+    elif most < least:
+        message = f"Invalid value: {most}: must be greater than or equal to `minReplicas`"
+        yield Cause("FieldValueInvalid", message, "spec.maxReplicas")
+    target = spec.get("scaleTargetRef") or {}
+    for key in ("kind", "name"):
+        if not target.get(key):
+            yield Cause("FieldValueRequired", "Required value", f"spec.scaleTargetRef.{key}")
+    metrics = spec.get("metrics") or []
+    if [metric.get("type") for metric in metrics] != ["Pods"]:
+        # A real server takes more; here nothing would ever measure it.
+        message = "Forbidden: this emulated server measures exactly one metric, of type Pods"
+        yield Cause("FieldValueForbidden", message, "spec.metrics")
+    elif not ((metrics[0].get("pods") or {}).get("target") or {}).get("averageValue"):
+        where = "spec.metrics[0].pods.target.averageValue"
+        yield Cause("FieldValueRequired", "Required value: must specify a positive target", where)
+
+
 def _frozen(resource: Resource, before: dict[str, Any], item: dict[str, Any]) -> Iterator[Cause]:
     old, new = before.get("spec") or {}, item.get("spec") or {}
-    if resource.plural in ("deployments", "replicasets") and old["selector"] != new.get("selector"):
+    if resource.plural in _WORKLOADS and old["selector"] != new.get("selector"):
         told = json.dumps(new.get("selector"), separators=(",", ":"))
         message = f"Invalid value: {told}: field is immutable"
         yield Cause("FieldValueInvalid", message, "spec.selector")

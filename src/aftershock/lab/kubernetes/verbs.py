@@ -10,6 +10,7 @@ from typing import Any
 
 from aftershock.lab.kubernetes import defaults, patch, status, validation
 from aftershock.lab.kubernetes.events import Recorder
+from aftershock.lab.kubernetes.podsecurity import check_security
 from aftershock.lab.kubernetes.resources import BUDGETS, NAMESPACES, PODS, SERVED, Resource
 from aftershock.lab.kubernetes.selectors import labels_match, labels_of
 from aftershock.lab.kubernetes.status import Cause, bad_request
@@ -68,6 +69,8 @@ class Verbs:
         if resource.namespaced:
             self._check_namespace(resource, namespace, meta.get("name", ""))
         validation.check(resource, item)
+        if resource is PODS:
+            check_security(self._store.get(NAMESPACES, "", namespace), item)
         item = defaults.fill(resource, item)
         if dry_run:
             if self._store.find(resource, namespace, meta["name"]):

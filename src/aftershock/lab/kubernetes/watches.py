@@ -17,6 +17,7 @@ from aftershock.lab.kubernetes.store import Change, Object, Store
 from aftershock.lab.kubernetes.tables import partial, table
 
 _BOOKMARK_EVERY_S = 60.0
+_LAST_BOOKMARK_S = 2.0  # before the end, so that the next watch begins where this one knew all
 _LONGEST_S = 3600.0
 _INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
@@ -81,7 +82,10 @@ async def serve_watch(
         # Between `follow` and this listing nothing else runs: no change is lost or told twice.
         found = store.all_of(target.resource, target.namespace) if initial else []
         begun_at = store.version
-        await response.prepare(request)
+        writer = await response.prepare(request)
+        # aiohttp would keep the head back until the first event: a client could not tell a quiet
+        # watch from a server that doesn't answer.
+        getattr(writer, "send_headers", lambda: None)()
         for item in filter(matches, found):
             await stream.send("ADDED", item)
         bookmarks = query.get("allowWatchBookmarks") in ("1", "true")
@@ -134,17 +138,25 @@ async def _follow(
 ) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + ends_in_s
-    while (left := end - loop.time()) > 0:
+    due = _next_bookmark(loop.time(), end)
+    while (now := loop.time()) < end:
+        if now >= due:
+            due = _next_bookmark(now, end)
+            if bookmarks:
+                await stream.bookmark(store.version)
         try:
-            async with asyncio.timeout(min(left, _BOOKMARK_EVERY_S)):
+            async with asyncio.timeout_at(due):
                 change = await changes.get()
         except TimeoutError:
-            if bookmarks and loop.time() < end:
-                await stream.bookmark(store.version)
             continue
         event = _event(change, matches)
         if event:
             await stream.send(*event)
+
+
+def _next_bookmark(now: float, end: float) -> float:
+    due = min(now + _BOOKMARK_EVERY_S, end - _LAST_BOOKMARK_S)
+    return due if due > now else end
 
 
 def _event(change: Change, matches: Matcher) -> tuple[str, Object] | None:

@@ -6,20 +6,22 @@ import argparse
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
 import uvloop
 from aiohttp import web
 
 from aftershock.lab.model_server.api import Api
-from aftershock.lab.model_server.cost import BLOCK_TOKENS, CostModel
+from aftershock.lab.model_server.cost import BLOCK_TOKENS, KV_BYTES_PER_TOKEN, CostModel
 from aftershock.lab.model_server.device import GIB, CudaDevice, DeviceError, reserve
 from aftershock.lab.model_server.engine import Engine
 from aftershock.lab.model_server.metrics import Metrics
 from aftershock.lab.model_server.scheduler import Scheduler
+from aftershock.lab.model_server.spoiling import SPOILED
+from aftershock.lab.model_server.weights import Weights
 
 WEIGHTS_BYTES = 14 * GIB
 ACTIVATION_BYTES = 2 * GIB
-KV_BYTES_PER_TOKEN = 480 << 10  # 30 layers of 4096, keys and values, 16 bit
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -34,6 +36,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-num-batched-tokens", type=int, default=8192)
     parser.add_argument("--gpu-memory-utilization", type=float, default=0.9)
     parser.add_argument("--num-gpu-blocks-override", type=int)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--spoil", choices=sorted(SPOILED))
     parser.add_argument("--startup-s", type=float, default=1.0)
     for name in CostModel.__dataclass_fields__:
         default = getattr(CostModel(), name)
@@ -53,11 +57,15 @@ def block_count(options: argparse.Namespace, kv_bytes: int) -> int:
     return int(blocks)
 
 
-async def load(options: argparse.Namespace, device: CudaDevice) -> Scheduler:
+async def load(
+    options: argparse.Namespace, device: CudaDevice, weights: Weights | None
+) -> Scheduler:
     """Allocate as an engine does: weights first, that takes its time, then the cache."""
     kv_bytes = reserve(device, options.gpu_memory_utilization) - WEIGHTS_BYTES - ACTIVATION_BYTES
     blocks = block_count(options, kv_bytes)
     device.allocate(WEIGHTS_BYTES)
+    if weights:
+        await weights.load()
     await asyncio.sleep(options.startup_s)
     device.allocate(ACTIVATION_BYTES)
     device.allocate(max(1, kv_bytes))
@@ -70,10 +78,12 @@ async def serve(options: argparse.Namespace) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    scheduler = await load(options, device)
+    weights = Weights(options.weights, WEIGHTS_BYTES) if options.weights else None
+    scheduler = await load(options, device, weights)
     cost = CostModel(**{name: getattr(options, name) for name in CostModel.__dataclass_fields__})
-    engine = Engine(scheduler, cost, Metrics(options.served_model_name), device)
+    engine = Engine(scheduler, cost, Metrics(options.served_model_name), device, weights)
     api = Api(engine, options.served_model_name, options.max_model_len, options.seed)
+    api.spoil = options.spoil
     runner = web.AppRunner(
         api.application(), access_log=None, handler_cancellation=True, shutdown_timeout=5.0
     )

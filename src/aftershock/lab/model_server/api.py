@@ -14,6 +14,7 @@ from aiohttp import web
 from aftershock.lab.model_server.engine import Engine
 from aftershock.lab.model_server.requests import Ask, BadRequest, parse
 from aftershock.lab.model_server.scheduler import Sequence
+from aftershock.lab.model_server.spoiling import spoiled
 from aftershock.lab.model_server.text import Answer, answer
 
 MAX_BODY_BYTES = 16 << 20
@@ -30,6 +31,7 @@ class Api:
         self._max_model_len = max_model_len
         self._seed = seed
         self._created = int(time.time())
+        self.spoil: str | None = None  # a key of SPOILED
 
     def application(self) -> web.Application:
         """The routes."""
@@ -81,6 +83,9 @@ class Api:
             raise BadRequest(f"the request body is not JSON: {why}") from why
         ask = parse(body, chat, self._model, self._max_model_len, self._seed)
         answers = [answer(prompt, ask.sampling) for prompt in ask.prompts]
+        if self.spoil:
+            pairs = zip(answers, ask.prompts, strict=True)
+            answers = [spoiled(each, self.spoil, prompt) for each, prompt in pairs]
         reply = _Reply(ask, answers, self._model)
         if ask.stream:
             return await self._stream(request, reply)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BLOCK_TOKENS = 16
+KV_BYTES_PER_TOKEN = 480 << 10  # 30 layers of 4096, keys and values, 16 bit
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
-from aftershock.lab.model_server.cost import CostModel
+from aftershock.lab.model_server.cost import KV_BYTES_PER_TOKEN, CostModel
 from aftershock.lab.model_server.metrics import Metrics
 from aftershock.lab.model_server.scheduler import Scheduler, Sequence
 
@@ -26,12 +26,25 @@ class Device(Protocol):
         """Note GPU time spent up to now."""
 
 
+class Pages(Protocol):
+    """Where KV blocks go that make room for others, and come back from."""
+
+    async def page_in(self, kv_bytes: int) -> None:
+        """Return when so many bytes are back."""
+
+
 class Engine:
     """Runs sequences on one device."""
 
     def __init__(
-        self, scheduler: Scheduler, cost: CostModel, metrics: Metrics, device: Device
+        self,
+        scheduler: Scheduler,
+        cost: CostModel,
+        metrics: Metrics,
+        device: Device,
+        pages: Pages | None = None,
     ) -> None:
+        self._pages = pages
         self.scheduler = scheduler
         self.metrics = metrics
         self._cost = cost
@@ -79,7 +92,7 @@ class Engine:
         admitted = self.scheduler.admit()
         if not admitted:
             return
-        tokens = sum(sequence.prompt_tokens + sequence.generated - 1 for sequence in admitted)
+        tokens = sum(map(_context, admitted)) - await self._page_in(admitted)
         spent = self._cost.prefill_s(tokens)
         await self._spend(spent, self._cost.prefill_gpu_s(tokens))
         self._stall_s += spent
@@ -91,6 +104,19 @@ class Engine:
             self.metrics.generated_tokens += 1
             self._notify(sequence)
         self._finish()
+
+    async def _page_in(self, admitted: Iterable[Sequence]) -> int:
+        """Fetch the KV blocks of those who were preempted; how many tokens need no prefill so."""
+        tokens = sum(_context(sequence) for sequence in admitted if sequence.generated > 1)
+        if not (self._pages and tokens):
+            return 0
+        began = self._loop.time()
+        await self._pages.page_in(tokens * KV_BYTES_PER_TOKEN)
+        waited = self._loop.time() - began
+        self._clock += waited
+        self._stall_s += waited
+        self.metrics.paged_in_tokens += tokens
+        return tokens
 
     async def _decode(self) -> None:
         batch = len(self.scheduler.running)
@@ -153,3 +179,8 @@ class Engine:
         reader = self._readers.get(sequence)
         if reader and not reader.done():
             reader.set_result(None)
+
+
+def _context(sequence: Sequence) -> int:
+    """Tokens before the one that a prefill makes."""
+    return sequence.prompt_tokens + sequence.generated - 1

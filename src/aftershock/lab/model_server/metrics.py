@@ -71,6 +71,7 @@ class Metrics:
     )
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    paged_in_tokens: int = 0
     finished: Counter[str] = field(default_factory=Counter)
 
     def text(self, running: int, waiting: int, kv_usage: float, preemptions: int) -> str:
@@ -84,6 +85,7 @@ class Metrics:
             ("counter", "vllm:num_preemptions_total", preemptions),
             ("counter", "vllm:prompt_tokens_total", self.prompt_tokens),
             ("counter", "vllm:generation_tokens_total", self.generated_tokens),
+            ("counter", "aftershock:kv_paged_in_tokens_total", self.paged_in_tokens),
         ):
             family = name.removesuffix("_total") if kind == "counter" else name
             lines += [f"# TYPE {family} {kind}", f"{name}{{{labels}}} {value}"]

@@ -1,0 +1,142 @@
+"""A step that has the kernel kill for memory within a cgroup: the right process, and no other.
+
+The cgroup's limit is lowered to just above what it uses, and a child of ours, whom the kernel takes
+last, takes the rest. A chosen process is made the kernel's first choice. Once it has killed,
+the child lets go and the limit is as it was: whether the service comes back is its own affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, List, Mapping, Optional
+
+from . import cgroups, chosen, numbers, vitals
+from .classifier import check_options
+from .errors import AgentError, Invalid
+from .hogs import Hog
+from .limits import group_of, undo  # noqa: F401  (the undo is the same)
+
+_OPTIONS = ("chosen", "kills")
+_MARGIN = 8 << 20
+_CHUNK = 1 << 20
+_BEYOND = 256 << 20  # the child takes no more than the limit, and this
+_FIRST, _NEVER = 1000, -1000
+_MOST = 100
+
+
+class Oom:
+    """`kills` processes of a cgroup killed by the kernel; the chosen ones go first."""
+
+    def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
+        check_options(options, _OPTIONS)
+        chosen.check(options["chosen"])
+        if not 1 <= options["kills"] <= _MOST:
+            raise Invalid(f"oom: kills {options['kills']}: 1 to {_MOST}")
+        self.kind = "oom"
+        self.outlives = self.rash = True
+        self.about: Dict[str, Any] = {"chosen": dict(options["chosen"]), "kills": options["kills"]}
+        self._numbers: List[Dict[str, Any]] = []
+        self._group: Optional[cgroups.Cgroup] = None
+        self._hog: Optional[Hog] = None
+        self._before = self._kills = 0
+        self._on = self._holds = False
+        self._injection = injection
+
+    def intent(self) -> Dict[str, Any]:
+        """What undoes it from outside: the numbers as they were."""
+        return {"numbers": self._numbers}
+
+    def attach(self) -> Dict[str, Any]:
+        """The child stands in the cgroup and takes nothing; no limit is touched."""
+        choice = self.about["chosen"]
+        group = self._group = group_of(choice, "memory")
+        if not group.pids():
+            raise AgentError(f"oom: {group.tell()} has no process in it: name one that has")
+        self.about["cgroup"] = group.path
+        wanted = min(group.number("usage") + _MARGIN, group.number("limit"))
+        self._numbers = [numbers.of_cgroup(group, "limit", wanted), *_swap(group, wanted)]
+        first = chosen.find_exactly(choice) if choice.keys() & {"pid", "pattern"} else []
+        self._before = group.number("oom_kill")
+        words = {"kind": "oom", "cgroup": group.path, "kills": self.about["kills"]}
+        more = {"chunk": _CHUNK, "most": wanted + _BEYOND, "adj": _NEVER}
+        self._hog = Hog({**words, **more, "cgroups": [str(group.folder)]})
+        members = [pid for pid in group.pids() if pid != self._hog.pid]
+        if not self._hog.stand_ready()["spared"]:  # then whoever is meant goes before our child
+            first = first or members
+        self._numbers += [numbers.of_process("adj_of", pid, _FIRST) for pid in first]
+        numbers.claim(self._numbers)
+        self._holds = True
+        return {"owned": [], "undo": self.intent()}
+
+    def fire(self, until: float) -> None:
+        """Lower the limit, and let the child take what is left."""
+        assert self._hog
+        self._on = True
+        numbers.put(self._numbers)
+        self._hog.go(until)
+
+    def tick(self) -> None:
+        """Once it has happened, let go: what comes up in its place has all its room."""
+        self._count()
+        if self._on and (self._kills >= self.about["kills"] or not self._is_eating()):
+            self.shut()
+
+    def _is_eating(self) -> bool:
+        return self._hog is not None and self._hog.is_there()
+
+    def _count(self) -> None:
+        """The kernel's count; that of a cgroup that is gone stays what it was."""
+        with contextlib.suppress(OSError):
+            if self._group:
+                self._kills = max(self._kills, self._group.number("oom_kill") - self._before)
+
+    def shut(self) -> None:
+        """End the child, put the limits back."""
+        if self._hog:
+            if told := self._hog.hear(0.0):
+                self._kills = max(self._kills, told.get("kills", 0))
+            self._hog.end()
+        if self._on:
+            try:
+                numbers.restore(self._numbers)
+            except AgentError:
+                return
+            self._on = False
+            self._release()
+
+    def _release(self) -> None:
+        if self._holds:
+            numbers.release(self._numbers)
+            self._holds = False
+
+    def observe(self) -> Dict[str, Any]:
+        """How many the kernel killed in the cgroup, by its own count."""
+        self._count()
+        limited = bool(numbers.still_set(self._numbers))
+        seen = {"kind": self.kind, "counts": {}, "kills": self._kills, "limited": limited}
+        return {**seen, "cgroup": self.about.get("cgroup", "")}
+
+    def detach(self) -> List[str]:
+        """All as it was, but for what others set meanwhile."""
+        self.shut()
+        if not self._on:
+            return []
+        left = numbers.restore(self._numbers)
+        self._on = False
+        return left
+
+    def close(self) -> None:
+        """Whatever became of it, no child stays, and others may set the numbers."""
+        self._release()
+        if self._hog:
+            self._hog.end()
+
+
+def _swap(group: cgroups.Cgroup, limit: int) -> List[Dict[str, Any]]:
+    """Where there is swap, none may be used instead; version 1 counts both together."""
+    if not vitals.memory()["swap_total"] or not group.file("swap_limit").exists():
+        return []
+    if group.version == 2:
+        return [numbers.of_cgroup(group, "swap_limit", 0)]
+    used = int((group.folder / "memory.memsw.usage_in_bytes").read_text(encoding="ascii"))
+    return [numbers.of_cgroup(group, "swap_limit", max(limit, used + _MARGIN))]

@@ -1,0 +1,49 @@
+"""The utilisation of a mock GPU, read from its ledger as NVML's stand-in reads it (mock_gpu.c).
+
+The lab's init has no process on each node that could ask NVML; the ledgers are its own files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from pathlib import Path
+
+_MAGIC = 0x41465347
+_BUCKET_NS, _WINDOW = 100_000_000, 10
+
+
+class _Slot(ctypes.Structure):
+    _fields_ = (("pid", ctypes.c_int32), ("started", ctypes.c_uint64), ("bytes", ctypes.c_uint64))
+
+
+class _Bucket(ctypes.Structure):
+    _fields_ = (("index", ctypes.c_uint64), ("busy_ns", ctypes.c_uint64))
+
+
+class _Ledger(ctypes.Structure):
+    _fields_ = (
+        ("magic", ctypes.c_uint32),
+        ("pid_namespace", ctypes.c_uint64),
+        ("uuid", ctypes.c_char * 48),
+        ("slots", _Slot * 64),
+        ("buckets", _Bucket * 32),
+    )
+
+
+def utilisation_percent(path: str | Path) -> float | None:
+    """The share of the last second in which kernels ran; None where no card was ever used."""
+    try:
+        raw = Path(path).read_bytes()
+    except OSError:
+        return None
+    if len(raw) != ctypes.sizeof(_Ledger):
+        return None
+    ledger = _Ledger.from_buffer_copy(raw)
+    if ledger.magic != _MAGIC:
+        return None
+    current = time.monotonic_ns() // _BUCKET_NS
+    recent: list[int] = [
+        b.busy_ns for b in ledger.buckets if b.index < current <= b.index + _WINDOW
+    ]
+    return 100 * sum(min(ns, _BUCKET_NS) for ns in recent) / (_WINDOW * _BUCKET_NS)

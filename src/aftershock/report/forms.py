@@ -1,0 +1,18 @@
+"""Every form of a run's report, by the name of its file beside verdict.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aftershock.report.junit import junit
+from aftershock.report.markdown import markdown
+from aftershock.report.metrics import metrics
+from aftershock.report.page import render
+from aftershock.report.record import Record
+
+FORMS: dict[str, Callable[[Record], str]] = {
+    "report.html": render,
+    "report.md": markdown,
+    "junit.xml": lambda record: junit(record.document),
+    "verdict.prom": lambda record: metrics(record.document),
+}

@@ -1,0 +1,109 @@
+"""`report.md`: the verdict for a pull request, a ticket or a chat."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from aftershock.report import figures, sentences
+from aftershock.report.record import Record
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!])")
+
+
+def markdown(record: Record) -> str:
+    """The file's text, in GitHub's Markdown."""
+    return "\n".join(_lines(record)) + "\n"
+
+
+def _lines(record: Record) -> Iterator[str]:
+    document = record.document
+    told = sentences.summary(document)
+    yield f"## {document['verdict']}: {plain(document['title'] or 'Aftershock')}"
+    yield ""
+    yield f"{plain(figures.sentence(told[0]))}. {plain(figures.where_and_when(record))}"
+    yield ""
+    if more := figures.why(document):
+        yield from (f"- {plain(line)}" for line in more)
+        yield ""
+    yield from table(
+        ["", "", ""], [(f"**{one.name}**", one.value, one.note) for one in figures.tiles(document)]
+    )
+    yield ""
+    yield from _faults(document)
+    yield from _lost(document)
+    yield from _steady(record)
+    yield from _again(document)
+
+
+def _faults(document: Mapping[str, Any]) -> Iterator[str]:
+    if not document["injections"]:
+        return
+    yield "### What was injected"
+    yield ""
+    rows = []
+    for one in document["injections"]:
+        said = [s for _, s in figures.ends(one)]
+        rows.append((str(one["fault"]), ", ".join(one.get("hosts") or ()), "; ".join(said)))
+    yield from table(["Fault", "Where", "What was seen"], rows)
+    yield ""
+
+
+def _lost(document: Mapping[str, Any]) -> Iterator[str]:
+    if rows := figures.lost_by_kind(document):
+        yield "### Requests lost"
+        yield ""
+        yield from table(["Kind", "Requests"], rows)
+        yield ""
+
+
+def _steady(record: Record) -> Iterator[str]:
+    if rows := figures.steady_state(record.checks, record.timeline.marks.get("t_effect")):
+        yield "### Steady state"
+        yield ""
+        yield from table(["Indicator", "Level", "Bound", "Before", "After"], rows)
+        yield ""
+
+
+def _again(document: Mapping[str, Any]) -> Iterator[str]:
+    run = document["run"]
+    if command := figures.again(document):
+        yield "### To run it again"
+        yield ""
+        fence = "`" * (3 + max((len(m) for m in re.findall("`+", command)), default=0))
+        yield f"{fence}sh"
+        yield command
+        yield fence
+        yield ""
+    versions = ", ".join(f"{name} {value}" for name, value in document["versions"].items())
+    seed = document["seed"]
+    yield f"Seed {'unknown' if seed is None else seed}; {plain(versions) or 'versions unknown'}."
+    variables = run.get("variables") or {}
+    if variables:
+        yield ""
+        yield "<details><summary>Variables</summary>"
+        yield ""
+        yield from table(["Variable", "Value"], [(k, str(v)) for k, v in variables.items()])
+        yield ""
+        yield "</details>"
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """A table; cells are plain text, but for `**` around a whole one."""
+    names = list(heads)
+    yield f"| {' | '.join(names)} |"
+    yield f"|{' --- |' * len(names)}"
+    for row in rows:
+        yield f"| {' | '.join(_cell(cell) for cell in row)} |"
+
+
+def _cell(text: str) -> str:
+    if text.startswith("**") and text.endswith("**") and len(text) > 4:
+        return f"**{plain(text[2:-2])}**"
+    return plain(text)
+
+
+def plain(text: str) -> str:
+    """Text that stands as it is: no markup, no line breaks."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))

@@ -1,0 +1,87 @@
+"""`verdict.prom`: the verdict as OpenMetrics text, for dashboards that plot recovery times.
+
+Prometheus' node_exporter reads it from its textfile folder as it is; a Pushgateway takes it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from aftershock.slo.verdict import FAIL, INCONCLUSIVE, PASS
+
+_RTO = "Time from the first fault's firing until the service was back. Absent: not back"
+FIGURES = {
+    "rto_seconds": ("service_rto_s", _RTO),
+    "rto_error_seconds": ("service_rto_error_s", "Half of its 95 % interval"),
+    "rto_censored_seconds": ("service_rto_censored_s", "The service was not back within this time"),
+    "failback_seconds": ("failback_rto_s", "Time from the heal until golden levels held again"),
+    "capacity_rto_seconds": ("capacity_rto_s", "Time until as many replicas were ready as before"),
+    "capacity_after_heal_seconds": ("capacity_after_heal_s", "The same, from the heal"),
+    "detection_seconds": ("time_to_detect_s", "Time until the gateway counted a server as down"),
+    "requests": ("requests_total", "Requests from the firing to the end"),
+    "requests_lost": ("requests_lost", "Of them, never answered soundly"),
+    "requests_slow": ("requests_slow", "Of them, answered later than tolerated"),
+    "streams_cut": ("streams_cut", "Requests that failed after their first token"),
+    "lowest_throughput_rps": ("lowest_throughput_rps", "Good answers a second, worst window"),
+}
+
+
+def metrics(document: Mapping[str, Any]) -> str:
+    """The file's text. What was not measured is absent; so are an INCONCLUSIVE run's figures."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.openmetrics.exposition import generate_latest
+
+    registry = CollectorRegistry()
+    registry.register(_Told(document))
+    return str(generate_latest(registry).decode())  # type: ignore[no-untyped-call]
+
+
+class _Told:
+    """One run, as prometheus_client collects it."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = document
+        run = document["run"]
+        self.labels = {
+            "experiment": str(run.get("experiment") or document["title"] or "unknown"),
+            "target": str(document["target"]),
+        }
+
+    def collect(self) -> Iterator[Any]:
+        """Every family of samples."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        held = list(self.labels.values())
+        word = self.document["verdict"]
+        # No state set: node_exporter's parser knows none.
+        states = GaugeMetricFamily(
+            "aftershock_verdict", "1: the run's verdict", labels=[*self.labels, "verdict"]
+        )
+        for one in (PASS, FAIL, INCONCLUSIVE):
+            states.add_metric([*held, one], float(one == word))
+        yield states
+        for name, value, what in self._gauges():
+            gauge = GaugeMetricFamily(f"aftershock_{name}", what, labels=list(self.labels))
+            gauge.add_metric(held, value)
+            yield gauge
+        failed = GaugeMetricFamily(
+            "aftershock_requests_failed", "Failed requests by kind", labels=[*self.labels, "kind"]
+        )
+        for kind, count in self.document["failed_by_kind"].items():
+            failed.add_metric([*held, str(kind)], count)
+        yield failed
+
+    def _gauges(self) -> Iterator[tuple[str, float, str]]:
+        objective = self.document["rto_objective_s"]
+        yield "rto_objective_seconds", float(objective), "The service must be back within this time"
+        began = self.document["run"].get("started_at")
+        if began:
+            at = datetime.fromisoformat(began).timestamp()
+            yield "run_started_timestamp_seconds", at, "When the run began, since the epoch"
+        if self.document["verdict"] == INCONCLUSIVE:
+            return
+        for name, (field, what) in FIGURES.items():
+            if self.document[field] is not None:
+                yield name, float(self.document[field]), what

@@ -1,0 +1,232 @@
+"""What faults of hosts are played on: processes to freeze, to kill and to starve, a cgroup to leave
+no room, a volume.
+
+Each tells by `env` what the fault needs to know of it; ONCE: no second fault can go over the first.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from aftershock.agent import blkio
+from aftershock.agent.errors import CannotDo
+from tests.agent.cgroups import Group, group
+from tests.agent.disks import volume, why_no_volume
+from tests.conftest import MARK, marked_processes
+
+WAIT_S = 0.15
+HELD_MB = 150
+PART_S = 6.0  # until a busy machine has got to it
+
+
+class Echo:
+    """Answers each byte while it runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.env = {"VICTIM": str(process.pid), "ONCE": "1"}
+        self.pids = {process.pid}
+        self._owed = 0
+
+    def passes(self) -> bool:
+        """Whether it answers; what it owes from before it was frozen is not counted."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(b"?")
+        self.process.stdin.flush()
+        self._owed += 1
+        while self._owed and select.select([self.process.stdout], [], [], WAIT_S)[0]:
+            self._owed -= len(os.read(self.process.stdout.fileno(), 100))
+        return not self._owed
+
+    def look(self) -> str:
+        """Whether somebody traces it."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(line for line in text.splitlines() if line.startswith("TracerPid"))
+
+
+class Crowd:
+    """A cgroup in which processes are begun."""
+
+    def __init__(self, process: subprocess.Popen[bytes], made: Group) -> None:
+        self.env = {"VICTIM": str(process.pid), "ONCE": "1"}
+        self.pids = {process.pid}
+        self._made = made
+
+    def passes(self) -> bool:
+        """Whether one more can be begun there."""
+        procs = self._made.folders["pids"] / "cgroup.procs"
+        words = ["sh", "-c", f"echo $$ >{procs}; (:) && (:)"]
+        return subprocess.run(words, check=False, capture_output=True).returncode == 0
+
+    def look(self) -> str:
+        """The limit as the kernel has it."""
+        return self._made.pids_limit
+
+
+class Store:
+    """A volume to fill and press, and two cgroups to limit on it, if there can be any."""
+
+    def __init__(self, place: Path, cgroups: list[str]) -> None:
+        self.env = {"VOLUME": str(place), "CGROUPS": ":".join(cgroups)}
+        self.pids: set[int] = set()
+        self._place, self._cgroups = place, cgroups
+
+    def passes(self) -> bool:
+        """Whether others could write there as much as before."""
+        found = os.statvfs(self._place)
+        return found.f_bfree * found.f_frsize > 12 << 20
+
+    def look(self) -> str:
+        """What is on it, how much is free, and what is limited."""
+        found = os.statvfs(self._place)
+        number = self._place.stat().st_dev
+        device = f"{os.major(number)}:{os.minor(number)}"
+        names = [path.name for path in self._place.iterdir()]
+        lines = [f"free {found.f_bfree} {found.f_ffree}", *sorted(names)]
+        for name in self._cgroups:
+            where = blkio.hierarchy()
+            lines.append(f"{name} {blkio.limits(where, f'{where.top}/{name}', device)}")
+        return "\n".join(lines)
+
+
+class Service:
+    """A process that is killed and started anew, and a cgroup in which processor time is used up.
+
+    Memory is held beside them.
+    """
+
+    def __init__(self, killed: Job, busy: Group) -> None:
+        self.env = {"KILLED": killed.group.path, "BUSY": busy.path, "ONCE": "1"}
+        self._killed, self._busy = killed, busy
+        self.pids: set[int] = set()
+
+    def passes(self) -> bool:
+        """Whether nothing is felt of all of it; that only a part is, is never so for long."""
+        until = time.monotonic() + PART_S
+        while len(felt := set(self._felt())) > 1 and time.monotonic() < until:
+            pass
+        assert len(felt) == 1, f"felt in part: {self._felt()}"
+        return not felt.pop()
+
+    def _felt(self) -> list[bool]:
+        used = self._used()
+        time.sleep(WAIT_S)
+        return [
+            self._killed.was_ended(),
+            self._used() > used,
+            any(_resident_mb(pid) > HELD_MB for pid in marked_processes(os.environ[MARK])),
+        ]
+
+    def _used(self) -> int:
+        """Nanoseconds or microseconds of processor time."""
+        return int(self._busy.read("cpuacct", "cpuacct.usage", "cpu.stat").split()[-1])
+
+    def look(self) -> str:
+        """Whether it runs; from here on it is seen whether it was ended."""
+        self._killed.note()
+        return "runs"
+
+
+class Job:
+    """A process in a cgroup of its own, started anew whenever it ends."""
+
+    def __init__(self, group: Group, folder: Path) -> None:
+        self.group, self._count = group, folder / f"begun{group.path[-7:]}"
+        procs = group.folders["memory"] / "cgroup.procs"
+        turn = f"echo . >>{self._count}; sh -c 'echo $$ >{procs}; exec sleep 600'"
+        env = {name: value for name, value in os.environ.items() if name != MARK}
+        self.process = subprocess.Popen(
+            ["sh", "-c", f"while :; do {turn}; done"],
+            env=env,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while not procs.read_text():
+            time.sleep(0.01)
+        self._noted = self._begun()
+
+    def _begun(self) -> int:
+        return len(self._count.read_text())
+
+    def note(self) -> None:
+        """What was until now does not count, once another has come in its place."""
+        until = time.monotonic() + PART_S
+        procs = self.group.folders["memory"] / "cgroup.procs"
+        while not procs.read_text() and time.monotonic() < until:
+            time.sleep(0.01)
+        self._noted = self._begun()
+
+    def was_ended(self) -> bool:
+        """Whether it was begun anew since."""
+        return self._begun() > self._noted
+
+    def end(self) -> None:
+        """It and who starts it."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def _resident_mb(pid: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGESIZE") / (1 << 20)
+
+
+Victim = Echo | Crowd | Store | Service
+
+
+@contextmanager
+def victims(folder: Path) -> Iterator[dict[str, Victim]]:
+    """One of each that can be had, by the kind of the fault."""
+    with ExitStack() as stack:
+        made = stack.enter_context(group("pids"))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        echo = subprocess.Popen(["cat", "-u"], **pipes)  # type: ignore[call-overload]
+        idle = subprocess.Popen(["sleep", "600"])
+        made.join(idle.pid)
+        found: dict[str, Victim] = {"freeze": Echo(echo), "limit": Crowd(idle, made)}
+        try:
+            found["processes"] = stack.enter_context(_service(folder))
+            if not why_no_volume():
+                found["storage"] = stack.enter_context(_store(folder / "volume"))
+            yield found
+        finally:
+            for process in (echo, idle):
+                process.kill()
+                process.communicate()
+
+
+@contextmanager
+def _service(folder: Path) -> Iterator[Service]:
+    with group("memory") as one, group("cpu", "cpuacct") as busy:
+        job = Job(one, folder)
+        try:
+            yield Service(job, busy)
+        finally:
+            job.end()
+
+
+@contextmanager
+def _store(place: Path) -> Iterator[Store]:
+    names: list[str] = []
+    with suppress(CannotDo):
+        where = blkio.hierarchy()
+        names = [f"survival-{secrets.token_hex(3)}-{number}" for number in range(2)]
+    with volume(place):
+        try:
+            for name in names:
+                blkio.make(where, f"{where.top}/{name}")
+            yield Store(place, names)
+        finally:
+            for name in names:
+                Path(f"{where.top}/{name}").rmdir()
