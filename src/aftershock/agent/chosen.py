@@ -21,6 +21,7 @@ Choice = Mapping[str, Any]
 KEYS = {"pid", "pattern", "count", "cgroup", "container", "named", "tree"}
 _ONE_OF = ("pid", "pattern", "cgroup", "container", "named")
 _DAEMONS = ("sshd", "sshd-session", "sshd-auth", "dropbear")
+_OURS = "which is our own: an agent, or the controller and who started it"
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 
 
@@ -68,9 +69,12 @@ def find_exactly(choice: Choice) -> List[int]:
             f"({', '.join(f'{pid}: {words(pid)[:60]}' for pid in found[:5])}): "
             "narrow it, or say how many"
         )
-    for pid in with_descendants(found) if choice.get("tree") else found:
-        if why := protected(pid):
-            raise Invalid(f"{told} has process {pid}, {why}: it is never touched")
+    all_of_it = with_descendants(found) if choice.get("tree") else found
+    guarded = {pid: why for pid in all_of_it if (why := protected(pid))}
+    if guarded:
+        # That we would touch ourselves tells more than what else is there.
+        pid = next((pid for pid, why in guarded.items() if why == _OURS), min(guarded))
+        raise Invalid(f"{told} has process {pid}, {guarded[pid]}: it is never touched")
     return found
 
 
@@ -79,7 +83,7 @@ def protected(pid: int) -> str:
     if pid == 1:
         return "PID 1, which this host lives by"
     if pid in lineage() or _is_ours(pid):
-        return "which is our own: an agent, or the controller and who started it"
+        return _OURS
     if name(pid) in _DAEMONS:
         return f"the SSH daemon ({name(pid)})"
     fields = text(f"/proc/{pid}/stat").rpartition(")")[2].split()
