@@ -268,6 +268,7 @@ def test_an_autoscaler_before_while_and_after_it_scales(on: Any, web: Lab) -> No
     assert (found["scaled"], found["from"], found["to"]) == (True, 6, 9), found
     assert 0 <= found["decided_s"] <= found["ready_s"] < 10 and found["decided_error_s"] < 0.5
     assert probes.ready_replicas() == 9 and on.wrote["scaling.json"] == found
+    until(lambda: probes.autoscaler()["current"] == 9)  # as of its next look
     table = web.kubectl("get", "hpa", "-n", "shop").split()
     assert table[:7] == ["NAME", "REFERENCE", "TARGETS", "MINPODS", "MAXPODS", "REPLICAS", "AGE"]
     assert table[7:13] == ["web", "Deployment/web", "70/50", "6", "9", "9"]

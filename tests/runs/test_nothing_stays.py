@@ -21,7 +21,15 @@ from .conftest import command
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 PHASES = ["lab", "steady", "arming", "FIRED", "back", "reverting", "failback", "stopping"]
-SHORT = {"before_s": 3, "hold_s": 2, "lease_s": 45}
+# What comes of the load is nobody's question here.
+SHORT = {"before_s": 3, "hold_s": 2, "lease_s": 45, "load_rps": 20, "sentinel_rps": 50}
+SIGNALS = {"ctrl-c": signal.SIGINT, "sigterm": signal.SIGTERM}
+# Each phase with one of the two, by turns; `make survival` plays the others.
+TURNS = [
+    pytest.param(phase, name, marks=[pytest.mark.survival] if (at + turn) % 2 else [])
+    for at, phase in enumerate(PHASES)
+    for turn, name in enumerate(SIGNALS)
+]
 
 
 @contextmanager
@@ -56,12 +64,11 @@ def wait_for(process: "subprocess.Popen[str]", journal: Path, phase: str) -> Non
     raise AssertionError(f"no phase {phase}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_signal_in_each_phase(tmp_path: Path, journal: Path, phase: str, number: int) -> None:
+@pytest.mark.parametrize(("phase", "name"), TURNS)
+def test_a_signal_in_each_phase(tmp_path: Path, journal: Path, phase: str, name: str) -> None:
     with started(tmp_path) as process:
         wait_for(process, journal, phase)
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, SIGNALS[name])
         status = process.wait(timeout=30)
     printed = (tmp_path / "printed").read_text()
     assert "Traceback" not in printed, printed

@@ -91,30 +91,23 @@ def main(parent: str, told: str) -> None:
     if os.getppid() != int(parent):
         return
     try:
-        spared = _settle(words)
+        _settle(words)
     except (OSError, AgentError) as error:
         _say(failed=str(error))
         return
-    _say(ready=os.getpid(), spared=spared)
+    _say(ready=os.getpid())
     line = sys.stdin.readline()
     if line:
         {"cpu": _burn, "memory": _press, "oom": _overfill}[words["kind"]](words, float(line))
 
 
-def _settle(words: Mapping[str, Any]) -> bool:
-    """Where and how it is to run; whether the kernel may treat it as was wished."""
-    granted = True
-    try:
-        if "adj" in words:
-            Path("/proc/self/oom_score_adj").write_text(str(words["adj"]), encoding="ascii")
-    except PermissionError:  # below 0 takes CAP_SYS_RESOURCE, which a container's root may lack
-        granted = False
+def _settle(words: Mapping[str, Any]) -> None:
+    """Where and how it is to run."""
     if words.get("cpus"):
         os.sched_setaffinity(0, set(words["cpus"]))
     if words.get("nice"):
         os.setpriority(os.PRIO_PROCESS, 0, words["nice"])
     cgroups.join(words.get("cgroups") or [])
-    return granted
 
 
 def _say(**what: Any) -> None:
@@ -185,16 +178,21 @@ def _cached(libc: Any, folder: str, size: int) -> int:
 
 
 def _overfill(words: Mapping[str, Any], until: float) -> None:
-    """Take memory within a cgroup until the kernel has killed in it, then let go of it."""
+    """Take memory within a cgroup until the kernel has killed in it, then let go of it.
+
+    It lies in a file without a name, charged to the cgroup, yet in nobody's own memory: the kernel
+    ranks us by that. It is touched as memory all the same: a write gets no kill on older kernels.
+    """
     group = cgroups.find("memory", words["cgroup"])
-    before, held, taken = group.number("oom_kill"), [], 0
+    before, taken = group.number("oom_kill"), 0
+    store = os.memfd_create("aftershock")
     while boottime() < until and taken < words["most"]:
         if group.number("oom_kill") - before >= words["kills"]:
             break
-        area = mmap.mmap(-1, words["chunk"], flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        for at in range(0, words["chunk"], mmap.PAGESIZE):
-            area[at] = 1
-        held.append(area)
+        os.ftruncate(store, taken + words["chunk"])
+        with mmap.mmap(store, words["chunk"], offset=taken) as area:
+            for at in range(0, words["chunk"], mmap.PAGESIZE):
+                area[at] = 1
         taken += words["chunk"]
     _say(taken=taken, kills=group.number("oom_kill") - before)
 

@@ -1,27 +1,46 @@
 """A step that has the kernel kill for memory within a cgroup: the right process, and no other.
 
-The cgroup's limit is lowered to just above what it uses, and a child of ours, whom the kernel takes
-last, takes the rest. A chosen process is made the kernel's first choice. Once it has killed,
+The cgroup's limit is lowered to just above what it uses, and a child of ours takes the rest. Those
+who are to die are made the kernel's first choice, and the child its second: the kernel kills once
+too often when the dead one's memory isn't free yet, and then no bystander dies. Once it has killed,
 the child lets go and the limit is as it was: whether the service comes back is its own affair.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, List, Mapping, Optional
+import mmap
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from . import cgroups, chosen, numbers, vitals
 from .classifier import check_options
+from .containers import text
 from .errors import AgentError, Invalid
 from .hogs import Hog
 from .limits import group_of, undo  # noqa: F401  (the undo is the same)
 
 _OPTIONS = ("chosen", "kills")
-_MARGIN = 8 << 20
+_MARGIN = 16 << 20  # of which the child, a bare interpreter, may weigh three quarters
 _CHUNK = 1 << 20
 _BEYOND = 256 << 20  # the child takes no more than the limit, and this
 _FIRST, _NEVER = 1000, -1000
 _MOST = 100
+
+
+class _Member(NamedTuple):
+    """A process of the cgroup as the kernel ranks it, in bytes and thousandths of the limit."""
+
+    pid: int
+    rss: int
+    adj: int
+
+    @classmethod
+    def of(cls, pid: int) -> _Member:
+        """As it is now; one that has just ended weighs nothing."""
+        pages = text(f"/proc/{pid}/statm").split()
+        adj = text(f"/proc/{pid}/oom_score_adj").strip()
+        return cls(pid, int(pages[1]) * mmap.PAGESIZE if pages else 0, int(adj or 0))
 
 
 class Oom:
@@ -55,18 +74,30 @@ class Oom:
         self.about["cgroup"] = group.path
         wanted = min(group.number("usage") + _MARGIN, group.number("limit"))
         self._numbers = [numbers.of_cgroup(group, "limit", wanted), *_swap(group, wanted)]
-        first = chosen.find_exactly(choice) if choice.keys() & {"pid", "pattern"} else []
+        members = [_Member.of(pid) for pid in group.pids()]
+        first = self._first(members, wanted)
         self._before = group.number("oom_kill")
         words = {"kind": "oom", "cgroup": group.path, "kills": self.about["kills"]}
-        more = {"chunk": _CHUNK, "most": wanted + _BEYOND, "adj": _NEVER}
+        more = {"chunk": _CHUNK, "most": wanted + _BEYOND}
         self._hog = Hog({**words, **more, "cgroups": [str(group.folder)]})
-        members = [pid for pid in group.pids() if pid != self._hog.pid]
-        if not self._hog.stand_ready()["spared"]:  # then whoever is meant goes before our child
-            first = first or members
+        self._hog.stand_ready()
+        if len(first) >= self.about["kills"]:
+            _rank(self._hog.pid, _second(_Member.of(self._hog.pid).rss, wanted))
+        else:  # who comes up anew is to die before it
+            _rank(self._hog.pid, _NEVER)
         self._numbers += [numbers.of_process("adj_of", pid, _FIRST) for pid in first]
         numbers.claim(self._numbers)
         self._holds = True
         return {"owned": [], "undo": self.intent()}
+
+    def _first(self, members: Sequence[_Member], limit: int) -> List[int]:
+        """Those who are named, and whom else the kernel would take until so many are killed."""
+        choice = self.about["chosen"]
+        named = chosen.find_exactly(choice) if choice.keys() & {"pid", "pattern"} else []
+        others = [one for one in members if one.pid not in named and one.adj > _NEVER]
+        others.sort(key=lambda one: one.rss + one.adj * limit // 1000, reverse=True)
+        more = max(0, self.about["kills"] - len(named))
+        return named + [one.pid for one in others[:more]]
 
     def fire(self, until: float) -> None:
         """Lower the limit, and let the child take what is left."""
@@ -130,6 +161,19 @@ class Oom:
         self._release()
         if self._hog:
             self._hog.end()
+
+
+def _second(rss: int, limit: int) -> int:
+    """The oom_score_adj that ranks the child behind those who are first and before all others.
+
+    What it takes is in no process' memory, so it weighs no more later on.
+    """
+    return max(0, 1000 - (1000 * (rss + _MARGIN // 2) + limit - 1) // limit)
+
+
+def _rank(pid: int, adj: int) -> None:
+    with contextlib.suppress(PermissionError):  # below 0 takes CAP_SYS_RESOURCE
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(adj), encoding="ascii")
 
 
 def _swap(group: cgroups.Cgroup, limit: int) -> List[Dict[str, Any]]:
