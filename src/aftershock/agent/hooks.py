@@ -11,12 +11,11 @@ import os
 import random
 from typing import Any, Dict, List, Tuple
 
-from . import bpf
+from . import bpf, rtnl
 from .errors import CannotDo
 from .program import NAMES
 
 PARENT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
-_CLSACT_HANDLE = 0xFFFF0000
 CLSACT_LINE = "qdisc clsact ffff0000"
 _ETH_P_ALL = 3
 _USUAL_PRIORITY = 1000
@@ -74,12 +73,7 @@ class Clsact:
         self._ifindex = ifindex
         self._injection = injection
         self._directions = directions
-        self._netlink = netlink()  # open until the attaching: opening it is a tenth of an arming
-        try:
-            filters, ours = _plan(self._netlink, ifindex, directions)
-        except BaseException:
-            self.close()
-            raise
+        filters, ours = _plan(ifindex, directions)
         self._intent: Dict[str, Any] = {"ifindex": ifindex, "filters": filters, "made_clsact": ours}
 
     def intent(self) -> Dict[str, Any]:
@@ -88,19 +82,14 @@ class Clsact:
 
     def attach(self, programs: Dict[str, int]) -> Dict[str, Any]:
         """Attach each direction's program; what is ours now, in a fingerprint's words."""
-        with self._netlink as ip:
-            if self._intent["made_clsact"]:
-                made = _make_clsact(ip, self._ifindex)
-                self._intent["made_clsact"] = made or _made_by_us(ip, self._ifindex)
-            mark = _MAKER if self._intent["made_clsact"] else _GUEST
-            filters: List[Dict[str, Any]] = self._intent["filters"]
-            for one in filters:
-                options = {
-                    "fd": programs[one["direction"]],
-                    "name": mark + self._injection,
-                    "flags": 1,
-                }
-                ip.tc("add-filter", "bpf", self._ifindex, **_at(one), **options)
+        if self._intent["made_clsact"] and not rtnl.add_clsact(self._ifindex):
+            with netlink() as ip:
+                self._intent["made_clsact"] = _made_by_us(ip, self._ifindex)
+        mark = _MAKER if self._intent["made_clsact"] else _GUEST
+        filters: List[Dict[str, Any]] = self._intent["filters"]
+        rtnl.add_filters(
+            self._ifindex, [_filter(one, programs, mark + self._injection) for one in filters]
+        )
         return {**self._intent, "owned": self._owned()}
 
     def _owned(self) -> List[str]:
@@ -113,15 +102,20 @@ class Clsact:
         return undo(self._intent)
 
     def close(self) -> None:
-        """Give up the socket, if nothing was attached by it."""
-        self._netlink.close()
+        """Nothing is open: filters are the kernel's, until `detach`."""
 
 
-def _plan(ip: Any, ifindex: int, directions: List[str]) -> Tuple[List[Dict[str, Any]], bool]:
+def _plan(ifindex: int, directions: List[str]) -> Tuple[List[Dict[str, Any]], bool]:
     """Where our filters will be, and whether the qdisc that they need is ours to make."""
-    if not _has_clsact(ip, ifindex):
+    if not _has_clsact(ifindex):
         return [_free(way) for way in directions], True
-    return [_place(ip, ifindex, way) for way in directions], _made_by_us(ip, ifindex)
+    with netlink() as ip:
+        return [_place(ip, ifindex, way) for way in directions], _made_by_us(ip, ifindex)
+
+
+def _filter(one: Dict[str, Any], programs: Dict[str, int], name: str) -> rtnl.Filter:
+    way = one["direction"]
+    return rtnl.Filter(PARENT[way], one["priority"], one["handle"], programs[way], name)
 
 
 def undo(intent: Dict[str, Any]) -> List[str]:
@@ -155,7 +149,7 @@ def device_lines(ip: Any, ifindex: int) -> List[str]:
     lines = []
     for qdisc in ip.get_qdiscs(ifindex):
         lines.append(f"qdisc {qdisc.get_attr('TCA_KIND')} {qdisc['handle']:x}{_options(qdisc)}")
-    if _has_clsact(ip, ifindex):
+    if _has_clsact(ifindex):
         for direction in PARENT:
             lines += [_filter_line(direction, *found) for found in _filters(ip, ifindex, direction)]
     for direction in PARENT:
@@ -187,16 +181,14 @@ def _options(message: Any) -> str:
     return f" {sorted(map(str, attributes))}" if attributes else ""
 
 
-def _has_clsact(ip: Any, ifindex: int) -> bool:
-    for qdisc in ip.get_qdiscs(ifindex):
-        if qdisc["handle"] == _CLSACT_HANDLE:
-            if qdisc.get_attr("TCA_KIND") == "clsact":
-                return True
-            raise CannotDo(
-                "the device has an old-style ingress qdisc, beside which no clsact fits: "
-                "remove it, or use a kernel with TCX (6.6 or newer)"
-            )
-    return False
+def _has_clsact(ifindex: int) -> bool:
+    kind = rtnl.qdiscs(ifindex).get(rtnl.CLSACT_HANDLE)
+    if kind not in (None, "clsact"):
+        raise CannotDo(
+            "the device has an old-style ingress qdisc, beside which no clsact fits: "
+            "remove it, or use a kernel with TCX (6.6 or newer)"
+        )
+    return kind is not None
 
 
 def _made_by_us(ip: Any, ifindex: int) -> bool:
@@ -204,25 +196,12 @@ def _made_by_us(ip: Any, ifindex: int) -> bool:
     return any(place["name"].startswith(_MAKER) for place in places)
 
 
-def _make_clsact(ip: Any, ifindex: int) -> bool:
-    """Whether it was we who made it; somebody may have been faster."""
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        ip.tc("add", "clsact", ifindex)
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
-            raise
-        return False
-    return True
-
-
 def _is_there(ip: Any, ifindex: int) -> bool:
     return any(link["index"] == ifindex for link in ip.get_links())
 
 
 def _is_empty_clsact(ip: Any, ifindex: int) -> bool:
-    if not _has_clsact(ip, ifindex):
+    if not _has_clsact(ifindex):
         return True
     return not any(_filters(ip, ifindex, direction) for direction in PARENT)
 
@@ -264,7 +243,7 @@ def _at(one: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _is_ours(ip: Any, ifindex: int, one: Dict[str, Any]) -> bool:
-    if not _is_there(ip, ifindex) or not _has_clsact(ip, ifindex):
+    if not _is_there(ip, ifindex) or not _has_clsact(ifindex):
         return False
     return any(
         (place["priority"], place["handle"]) == (one["priority"], one["handle"])
