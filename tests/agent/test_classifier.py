@@ -24,7 +24,7 @@ def classifier() -> Classifier:
     return Classifier(MATCH, {"egress": Loss(0, 0, 1, 0)}, {"egress": new_rank()})
 
 
-def test_a_trie_that_the_kernel_refuses_stops_the_attaching_and_leaves_nothing(
+def test_a_trie_that_the_kernel_refuses_is_told_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: object) -> None:
@@ -34,17 +34,18 @@ def test_a_trie_that_the_kernel_refuses_stops_the_attaching_and_leaves_nothing(
     monkeypatch.setattr(bpf, "fill", refuse)
     made = classifier()
     with pytest.raises(OSError, match="no room"):
-        _ = made.programs
+        made.wait_until_filled()
     made.close()
     assert set(Path("/proc/self/fd").iterdir()) == before
 
 
-def test_programs_are_handed_out_when_their_trie_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_armed_before_its_trie_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     filled: list[int] = []
     fill = bpf.fill
     monkeypatch.setattr(bpf, "fill", lambda *words: (fill(*words), filled.append(len(words[1]))))
     made = classifier()
     try:
+        made.wait_until_filled()
         assert list(made.programs) == ["egress"] and filled == [3]
     finally:
         made.close()

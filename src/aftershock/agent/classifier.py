@@ -78,9 +78,12 @@ class Classifier:
 
     @property
     def programs(self) -> Dict[str, int]:
-        """Descriptors of the loaded programs by direction, once their trie is filled."""
-        self._filling.wait()
+        """Descriptors of the loaded programs by direction; their trie may still be filling."""
         return self._programs
+
+    def wait_until_filled(self) -> None:
+        """Until the programs know their peers; OSError as the kernel said it."""
+        self._filling.wait()
 
     def _map(self, *shape: int) -> int:
         self._fds.append(bpf.create_map(*shape))
@@ -119,7 +122,7 @@ class Classifier:
 
 
 class _Filling:
-    """A trie that fills while the rest is made ready: the kernel needs a millisecond for 1000."""
+    """A trie that fills while programs are loaded and attached: a millisecond for 1000."""
 
     def __init__(self, trie: int, entries: Sequence[Tuple[bytes, bytes]]) -> None:
         self._error: Optional[OSError] = None
