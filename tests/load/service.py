@@ -5,7 +5,8 @@ listens on loopback, or on `host`.
 `how` is "close" (the listener goes, connections are reset), "reset" (a seeded `share` of
 requests is reset) or "stall" (answers wait for the end). `modes`: answers of `streams.py`, in turn,
 or the one that the request's model names; `told_back` is 401 with the token in it. `tls`: the files
-of a certificate and its key. Prints what it did. Ends with stdin.
+of a certificate and its key. `tell`: say what each request
+asks for. Prints what it did. Ends with stdin.
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ class Service:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             return
         chat = "messages" in body
+        if self.plan.get("tell"):
+            text = body["messages"][0]["content"] if chat else body["prompt"]
+            say(
+                temperature=body["temperature"], asked=body["max_tokens"], prompt=len(text.encode())
+            )
         if modes := self.plan.get("modes"):
             mode = (
                 body["model"] if body["model"] in streams.KINDS else modes[self.turn % len(modes)]

@@ -152,6 +152,23 @@ def test_a_profile_steps_its_rate_and_holds_the_last_one(
     assert counts[1:] == [pytest.approx(48, abs=6)] * 2
 
 
+def test_requests_ask_for_what_the_trace_and_the_profile_say(
+    start_service: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("0, 50, 3\n0.02, 100, 5\n")
+    (tmp_path / "p.yaml").write_text(
+        "trace: t.csv\nrequests: {temperatures: [0.1, 0.5, 0.9], stream_share: 0}\n"
+    )
+    service = start_service(tell=True)
+    profile = load_profile(str(tmp_path / "p.yaml"))
+    load_for(1, profile.onto(LoadSettings(service.url), 60))
+    told = [event for event in service.events if "asked" in event]
+    assert len(told) > 20
+    for event in told:  # four bytes a token, less a character that would be cut
+        assert event["prompt"] == pytest.approx({3: 200, 5: 400}[event["asked"]], abs=3)
+    assert [event["temperature"] for event in told[:6]] == [0.1, 0.5, 0.9] * 2
+
+
 def test_requests_in_flight_at_the_end_are_counted(start_service: Any) -> None:
     begin = time.monotonic() + 2
     service = start_service(outages=[[begin, begin + 60, 1, "stall"]])

@@ -11,20 +11,19 @@ from __future__ import annotations
 import os
 import random
 import time
+from functools import partial
 from typing import Any
 
 import gevent
 import gevent.pool
 from gevent.socket import wait_read
 from locust import User, constant, events, task
-from locust.clients import HttpSession
+from locust.exception import CatchResponseError
 from locust.runners import MasterRunner, WorkerRunner
-from requests.adapters import HTTPAdapter
-from requests.exceptions import ConnectionError as RequestsConnectionError
-from requests.exceptions import RequestException, SSLError
 
 from aftershock.load.answers import Answer
 from aftershock.load.arrivals import schedule
+from aftershock.load.client import Client
 from aftershock.load.parent import Outlet, die_with
 from aftershock.load.prompts import request
 from aftershock.load.recorder import Call, Recorder
@@ -73,27 +72,20 @@ class Dispatcher(User):
         self.worker = max(getattr(runner, "worker_index", 0), 0)
         self.pool = gevent.pool.Pool(settings.max_in_flight)
         self.rng = random.Random(f"{settings.seed}/prompts/{self.worker}")
-        self.session = HttpSession(settings.url, self.environment.events.request, self)
-        self.session.headers.update(settings.headers)
-        # Requests has its own bundle of authorities; what OpenSSL is told counts before it.
-        self.session.verify = settings.verify_tls and (os.environ.get("SSL_CERT_FILE") or True)
-        self.session.trust_env = False  # no proxies, as the sentinel has none, and no .netrc
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=settings.max_in_flight)
-        self.session.mount("http://", adapter)
-        self.session.mount("https://", adapter)
+        self.client = Client(settings)
 
     @task
     def dispatch(self) -> None:
         begin = time.monotonic()
         recorder.began = begin
-        for due in schedule(settings, self.worker):
+        for number, due in enumerate(schedule(settings, self.worker)):
             state.next_due = begin + due.at
             if (ahead := begin + due.at - time.monotonic()) > 0:
                 gevent.sleep(ahead)
             if state.stopping:
                 break
             call = recorder.due(begin + due.at)
-            path, body = request(self.rng, settings, due.prompt_tokens, due.output_tokens)
+            path, body = request(self.rng, settings, number, *due[1:])
             if self.pool.free_count() > 0:
                 self.pool.spawn(self.ask, call, path, body)
             else:
@@ -105,15 +97,16 @@ class Dispatcher(User):
     def ask(self, call: Call, path: str, body: dict[str, Any]) -> None:
         recorder.sent(call)
         answer = Answer(streamed=body["stream"], may_repeat=settings.ignore_eos)
+        token = partial(recorder.token, call)
         try:
             with gevent.Timeout(call.scheduled + settings.timeout_s - time.monotonic()):
-                kind, detail = self._exchange(call, answer, path, body)
+                kind, detail = self.client.ask(path, body, answer, token)
                 for _ in range(settings.retries):
                     if call.tokens or not kind.startswith(RETRIED):
                         break
                     recorder.retried += 1
                     answer = Answer(streamed=body["stream"], may_repeat=settings.ignore_eos)
-                    kind, detail = self._exchange(call, answer, path, body)
+                    kind, detail = self.client.ask(path, body, answer, token)
         except gevent.Timeout:
             kind, detail = "timeout", f"no whole answer in {settings.timeout_s} s"
         except Exception as error:  # a bug of ours must not pass for a good request
@@ -123,38 +116,18 @@ class Dispatcher(User):
             recorder.fail(call, kind, self._without_secrets(detail))
         else:
             recorder.finish(call, answer.output_tokens, body["stream"])
+        self._tell_locust(call, path, kind, answer)
 
-    def _exchange(
-        self, call: Call, answer: Answer, path: str, body: dict[str, Any]
-    ) -> tuple[str, str]:
-        try:
-            return self._answered(call, answer, path, body)
-        except (RequestException, OSError) as error:
-            return ("cut" if call.tokens else "reset"), repr(error)
-
-    def _answered(
-        self, call: Call, answer: Answer, path: str, body: dict[str, Any]
-    ) -> tuple[str, str]:
-        with self.session.request(
-            "POST", path, json=body, stream=True, catch_response=True, timeout=settings.timeout_s
-        ) as response:
-            if error := getattr(response, "error", None):
-                kind, detail = _kind_of(error), repr(error)
-            elif response.status_code >= 400:
-                kind, detail = f"http_{response.status_code}", response.text[:200]
-            else:
-                for piece in response.iter_content(chunk_size=None):
-                    before = answer.tokens
-                    answer.feed(piece)
-                    for _ in range(answer.tokens - before):
-                        recorder.token(call)
-                kind, detail = answer.end()
-            response.request_meta["response_time"] = (time.monotonic() - call.scheduled) * 1e3
-            if kind:
-                response.failure(kind)
-            else:
-                response.success()
-        return kind, detail
+    def _tell_locust(self, call: Call, path: str, kind: str, answer: Answer) -> None:
+        """For who listens to Locust's own event; latencies count from the scheduled time."""
+        self.environment.events.request.fire(
+            request_type="POST",
+            name=path,
+            response_time=(time.monotonic() - call.scheduled) * 1e3,
+            response_length=len(answer.text),
+            exception=CatchResponseError(kind) if kind else None,
+            context={},
+        )
 
     @staticmethod
     def _without_secrets(detail: str) -> str:
@@ -163,17 +136,6 @@ class Dispatcher(User):
             for word in (value, value.removeprefix("Bearer ")):
                 detail = detail.replace(word, "***")
         return detail
-
-
-def _kind_of(error: Exception) -> str:
-    text = repr(error)
-    if isinstance(error, SSLError):
-        return "tls"
-    if "refused" in text:
-        return "refused"
-    if "timed out" in text:
-        return "timeout"
-    return "reset" if isinstance(error, RequestsConnectionError) else "connection"
 
 
 def _report(environment: Any) -> None:
