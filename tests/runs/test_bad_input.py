@@ -33,6 +33,7 @@ def told(outcome: Outcome) -> str:
         ("lease_s", "long", "lease_s is 'long': give a number"),
         ("levels", "nowhere.yaml", "levels file nowhere.yaml: No such file"),
         ("load_profile", "nowhere.yaml", "load profile 'nowhere.yaml': No such file"),
+        ("load_rps", 99_000, "this machine can't send 99000 requests/s: one costs"),
         ("scorer", "mine", "scorer 'mine': no such entry point in the group aftershock.scorers"),
         ("target", "nowhere.json", "target 'nowhere.json': No such file"),
     ],

@@ -90,6 +90,6 @@ def _kind_of(error: Exception) -> str:
         (TimeoutError, "timeout"),
         ((ConnectionError, HTTPConnectionClosed, HTTPParseError), "reset"),
     ):
-        if isinstance(error, kinds):  # type: ignore[arg-type]
+        if isinstance(error, kinds):
             return name
     return "connection"

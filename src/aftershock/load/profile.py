@@ -56,6 +56,12 @@ class Profile:
         return sum(stage.duration_s for stage in self.stages)
 
     @property
+    def peak_rps(self) -> float:
+        """The highest rate of any stage; a trace's mean."""
+        rates = [max(stage.rate, stage.last_rate) for stage in self.stages]
+        return max(rates, default=self.mean_rps)
+
+    @property
     def chaos_at_s(self) -> float:
         """When the first stage begins in which faults are to run; 0 without such a stage."""
         passed = 0.0

@@ -11,6 +11,7 @@ from typing import Any
 from aftershock.errors import InvalidInput
 from aftershock.inventory import Inventory
 from aftershock.load.asking import secret
+from aftershock.load.calibration import check_rate
 from aftershock.load.generator import Generator, GeneratorStats, Sentinel
 from aftershock.load.profile import Profile, constant, load_profile
 from aftershock.load.quality import GoldenPrompts, scorer_of
@@ -46,6 +47,14 @@ def headers_of(
     if token is not None and not str(token).isprintable():
         raise InvalidInput("secrets: service.token is no single line of text")
     return {**found, "Authorization": f"Bearer {token}"} if token else found
+
+
+def check_load(settings: Settings) -> Profile:
+    """The profile, if this machine can send it; else `InvalidInput` with the mend."""
+    profile = profile_of(settings)
+    told = LoadSettings("http://127.0.0.1", processes=settings.load_processes)
+    check_rate(profile.onto(told, LONGEST_RUN_S), profile.peak_rps)
+    return profile
 
 
 class Load:

@@ -19,7 +19,7 @@ from aftershock.run.folder import RunFolder
 from aftershock.run.foresight import Foresight
 from aftershock.run.injecting import Injections
 from aftershock.run.judging import T_EFFECT, T_HEALED
-from aftershock.run.loading import TIMEOUT_LIMITS, Load, headers_of, profile_of
+from aftershock.run.loading import TIMEOUT_LIMITS, Load, check_load, headers_of
 from aftershock.run.settings import Settings
 from aftershock.run.target import Target
 from aftershock.run.told import told
@@ -89,7 +89,7 @@ class Run:
         promised = {"rto_objective_s": levels.service_rto_s}
         settings = Settings.from_configuration({**promised, **configuration})
         scorer_of(settings.scorer)
-        headers = headers_of(settings, profile_of(settings), secrets)
+        headers = headers_of(settings, check_load(settings), secrets)
         target = Target(settings)
         target.check()
         try:

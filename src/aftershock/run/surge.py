@@ -18,6 +18,7 @@ from aftershock import run as runs
 from aftershock.errors import InvalidFault, NotApplied
 from aftershock.evidence import Piece, bites
 from aftershock.inventory import Node
+from aftershock.load.calibration import check_rate
 from aftershock.load.generator import Generator
 from aftershock.load.settings import Stage
 from aftershock.run import NoRun, wording
@@ -71,9 +72,10 @@ class Surge:
         return bites(self._pieces)
 
     def check(self) -> None:
-        """There must be a load to add to."""
+        """There must be a load to add to, and a machine that can send so much."""
         if self._run.load.generator is None:
             raise NoRun("there is no load yet that could be stepped up")
+        check_rate(self._run.load.generator.settings, self.add_rps)
 
     def arm(self) -> None:
         """Nothing is felt, and nothing has to be undone, before the firing."""
