@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from rig import certificate, offspring
 from streams import KINDS
 
 from aftershock.errors import AftershockError
-from aftershock.load.generator import Generator, Sentinel
+from aftershock.load.generator import Generator, GeneratorStats, Sentinel
 from aftershock.load.profile import load_profile
 from aftershock.load.settings import LoadSettings, SentinelSettings, Stage
 from aftershock.slo.timeline import Timeline
@@ -194,8 +195,46 @@ def test_a_starved_generator_shows_its_lag(start_service: Any) -> None:
             wait(0.3)
     finally:
         generator.stop()
-    lag = generator.stats().dispatch_lag_p99_ms
-    assert lag is not None and lag > 100
+    stats = generator.stats()
+    assert stats.dispatch_lag_p99_ms is not None and stats.dispatch_lag_p99_ms > 100
+    assert "event_loop" in resources(stats), stats.ran_out
+
+
+def resources(stats: GeneratorStats) -> set[str]:
+    return {str(one["resource"]) for one in stats.ran_out}
+
+
+def test_a_rate_beyond_one_processor_is_told_as_such() -> None:
+    nobody = LoadSettings("http://127.0.0.1:9", stages=(Stage(60, 40_000),), failures_kept=0)
+    _, generator = load_for(1.5, nobody)
+    stats = generator.stats()
+    assert stats.dispatch_lag_p99_ms is not None and stats.dispatch_lag_p99_ms > 100
+    # The second one where others want this machine's processors, too.
+    assert resources(stats) & {"worker_cpu", "machine_cpu"}, stats.ran_out
+    assert "descriptors" not in resources(stats)
+
+
+def test_requests_that_this_machine_refuses_are_its_own_fault(start_service: Any) -> None:
+    now = time.monotonic()
+    service = start_service(outages=[[now, now + 60, 1, "stall"]])
+    timeline = Timeline()
+    generator = Generator(LoadSettings(service.url, stages=(Stage(60, 60),)))
+    generator.start(timeline)
+    try:
+        generator.wait_until_sending()
+        assert generator.pid
+        few = len(list(Path(f"/proc/{generator.pid}/fd").iterdir())) + 10
+        resource.prlimit(generator.pid, resource.RLIMIT_NOFILE, (few, few))
+        wait(1.5)
+    finally:
+        generator.stop()
+    stats = generator.stats()
+    assert {failure["kind"] for failure in timeline.failures} == {"not_sent"}
+    assert stats.not_sent > 20
+    told = next(one for one in stats.ran_out if one["resource"] == "descriptors")
+    assert f"file descriptors (it may have {few}): raise `ulimit -n`" in told["text"]
+    assert "requests_in_flight" not in resources(stats)
+    assert stats.scheduled == stats.ok + stats.failed + stats.in_flight
 
 
 def test_a_paused_controller_loses_nothing(start_service: Any, monkeypatch: Any) -> None:

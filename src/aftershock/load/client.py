@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from ssl import SSLContext, SSLError
 from typing import Any
@@ -36,6 +37,7 @@ class Client:
 
     def __init__(self, settings: LoadSettings) -> None:
         address = urlsplit(settings.url)
+        self.exhausted: Counter[str] = Counter()  # by OWN_ERRORS' names
         self._base = address.path.rstrip("/")
 
         def context(cafile: str | None = None) -> SSLContext:
@@ -70,6 +72,9 @@ class Client:
                         on_token()
             return answer.end()
         except (OSError, HTTPParseError) as error:
+            if own := OWN_ERRORS.get(getattr(error, "errno", None) or 0):
+                self.exhausted[own] += 1
+                return "not_sent", repr(error)
             return ("cut" if answer.tokens else _kind_of(error)), repr(error)
 
 
@@ -82,8 +87,6 @@ def _pieces(found: HTTPSocketResponse) -> Iterator[bytes]:
 
 
 def _kind_of(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in OWN_ERRORS:
-        return "not_sent"
     for kinds, name in (
         (SSLError, "tls"),
         (ConnectionRefusedError, "refused"),

@@ -19,6 +19,7 @@ from aftershock.errors import AftershockError
 from aftershock.load.child import Child
 from aftershock.load.recorder import TOTALS
 from aftershock.load.settings import LoadSettings, SentinelSettings
+from aftershock.slo.scarcity import ran_out
 from aftershock.slo.slots import LAG, merged, percentile_ms
 from aftershock.slo.timeline import LOAD, Timeline
 
@@ -27,7 +28,8 @@ _SPARE_S = 60.0  # Locust's own end, should every other way to stop it fail
 
 @dataclass(frozen=True, slots=True)
 class GeneratorStats:
-    """How the load generator did. `not_sent`: due, but too many were in flight.
+    """How the load generator did. `not_sent`: due, but too many were in flight, or this machine
+    refused. `ran_out`: see `slo.scarcity`.
 
     Latencies are in ms, from the scheduled time unless named `from_sent`. `itl`: between the pieces
     of a stream; `tpot`: per token after the first. `usage_told`: answers whose tokens the server
@@ -57,6 +59,7 @@ class GeneratorStats:
     prompt_tokens: int = 0
     output_tokens_per_s: float | None = None
     usage_told: int = 0
+    ran_out: tuple[Mapping[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -94,6 +97,7 @@ def stats(timeline: Timeline) -> GeneratorStats:
         failed=sum(sum(slot.failed.values()) for slot in slots),
         output_tokens_per_s=round(found["output_tokens"] / lasted, 1) if lasted > 0 else None,
         dispatch_lag_p99_ms=at(LAG, 99),
+        ran_out=tuple(ran_out(last, max((r.get("max_in_flight", 0) for r in last), default=0))),
     )
 
 

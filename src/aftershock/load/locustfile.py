@@ -24,10 +24,12 @@ from locust.runners import MasterRunner, WorkerRunner
 from aftershock.load.answers import Answer
 from aftershock.load.arrivals import schedule
 from aftershock.load.client import Client
+from aftershock.load.own_use import OwnUse
 from aftershock.load.parent import Outlet, die_with
 from aftershock.load.prompts import request
 from aftershock.load.recorder import Call, Recorder
 from aftershock.load.settings import LoadSettings
+from aftershock.slo.verdict import LAG_SHARE
 
 REPORT_S = 0.2
 TOTALS_EVERY = 25  # reports
@@ -53,6 +55,8 @@ class _State:
         self.outlet: Outlet | None = None
         self.reports = 0
         self.last: set[int] = set()
+        self.client: Client | None = None
+        self.own_use: OwnUse | None = None
 
 
 state = _State()
@@ -72,7 +76,7 @@ class Dispatcher(User):
         self.worker = max(getattr(runner, "worker_index", 0), 0)
         self.pool = gevent.pool.Pool(settings.max_in_flight)
         self.rng = random.Random(f"{settings.seed}/prompts/{self.worker}")
-        self.client = Client(settings)
+        self.client = state.client = Client(settings)
 
     @task
     def dispatch(self) -> None:
@@ -112,7 +116,9 @@ class Dispatcher(User):
         except Exception as error:  # a bug of ours must not pass for a good request
             kind, detail = "generator_error", repr(error)
         recorder.counted(answer.usage, answer.tokens)
-        if kind:
+        if kind == "not_sent":
+            recorder.drop(call, detail)
+        elif kind:
             recorder.fail(call, kind, self._without_secrets(detail))
         else:
             recorder.finish(call, answer.output_tokens, body["stream"])
@@ -145,8 +151,13 @@ def _report(environment: Any) -> None:
     index = max(getattr(runner, "worker_index", 0), 0)
     totals = state.stopping or state.reports % TOTALS_EVERY == 0
     state.reports += 1
+    if state.own_use is None:  # here, since its counters are this process's
+        state.own_use = OwnUse(LAG_SHARE * settings.limit_s, REPORT_S)
+    used = state.own_use.look(recorder.worst_lag_s)
     message = recorder.report(index, settings.processes, state.next_due, totals)
-    message["stopped"] = state.stopping
+    exhausted = state.client.exhausted if state.client else {}
+    message |= {"stopped": state.stopping, "max_in_flight": settings.max_in_flight, **used}
+    message |= {f"out_of_{name}": count for name, count in exhausted.items()}
     if isinstance(runner, WorkerRunner):
         runner.send_message(MESSAGE, message)
     else:

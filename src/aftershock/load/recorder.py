@@ -50,6 +50,7 @@ class Recorder:
         self._totals = {kind: histogram() for kind in TOTALS}
         self.not_sent = self.retried = 0
         self.output_tokens = self.prompt_tokens = self.usage_told = 0
+        self.worst_lag_s = 0.0  # since the last report
         self.began = 0.0  # when the first stage did
 
     def _slot(self, call: Call) -> Slot:
@@ -71,7 +72,9 @@ class Recorder:
         call.sent = self._clock()
         slot = self._slot(call)
         slot.counts["sent"] += 1
-        slot.add_time(LAG, call.sent - call.scheduled)
+        lag = call.sent - call.scheduled
+        self.worst_lag_s = max(self.worst_lag_s, lag)
+        slot.add_time(LAG, lag)
 
     def token(self, call: Call) -> None:
         now = self._clock()
@@ -143,10 +146,10 @@ class Recorder:
                 }
             )
 
-    def drop(self, call: Call) -> None:
-        """It fell due but too many were in flight: the generator's fault, not the service's."""
+    def drop(self, call: Call, detail: str = "") -> None:
+        """It fell due and could not be sent: the generator's fault, not the service's."""
         self.not_sent += 1
-        self.fail(call, "not_sent")
+        self.fail(call, "not_sent", detail)
 
     @property
     def in_flight(self) -> int:
@@ -165,6 +168,7 @@ class Recorder:
         slots, self._slots = self._slots, {}
         ticks, self._ticks = self._ticks, {}
         failures, self._failures = self._failures, []
+        self.worst_lag_s = 0.0
         return {
             "source": "load",
             "worker": worker,
@@ -172,6 +176,7 @@ class Recorder:
             "decided": round(max(min(undecided, now), now - self._limit), 5),
             "began": self.began,
             "in_flight": len(self._open),
+            "due": self._count,
             "not_sent": self.not_sent,
             "retried": self.retried,
             "output_tokens": self.output_tokens,

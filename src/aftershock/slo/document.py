@@ -59,7 +59,8 @@ FIELDS = {
     "injections": "list of faults: fault, hosts, failed_hosts (host: why it went on without it), "
     "fired_at, evidence, skew_ms, bit, ordered, reverted, clean",
     "leftovers": "what of ours was still there after the run",
-    "generator": "how the load did: scheduled, sent, dispatch_lag_p99_ms, …",
+    "generator": "how the load did: scheduled, sent, dispatch_lag_p99_ms, …; ran_out: list of "
+    "{resource, share, text}, what it had too little of while it was late",
     "steady_state_met": "whether golden levels held before the fault",
     "seed": "what all chance in the run came from",
     "versions": "of Aftershock, Python, Chaos Toolkit, Locust and the kernel",

@@ -168,9 +168,15 @@ def _off_schedule(facts: RunFacts) -> Found:
         yield "no_load", "the load generator sent nothing"
     elif lag > allowed:
         text = f"the load generator was off its schedule: p99 {lag:g} ms, {allowed:g} ms allowed"
-        yield "off_schedule", text
-    if facts.generator.get("not_sent"):
-        yield "off_schedule", f"{facts.generator['not_sent']} requests were due but never sent"
+        yield "off_schedule", text + _ran_out(facts.generator)
+    if unsent := facts.generator.get("not_sent"):
+        text = f"{unsent} requests were due but never sent"
+        yield "off_schedule", text + _ran_out(facts.generator)
+
+
+def _ran_out(generator: Mapping[str, Any]) -> str:
+    found = [str(one["text"]) for one in generator.get("ran_out") or ()]
+    return ": " + ("; ".join(found) or "no resource was seen to run out")
 
 
 def _misbehaved(facts: RunFacts) -> Found:
