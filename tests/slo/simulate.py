@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aftershock.load.recorder import Recorder
 from aftershock.slo.changepoint import Outcomes
 from aftershock.slo.levels import Levels, load_levels
 from aftershock.slo.slots import SLOT_S, TICK_S, Slot
@@ -123,3 +125,42 @@ def _many(
 
 def levels() -> Levels:
     return LAB
+
+
+def recorded(
+    into: Timeline, rate: float, seconds: float, *, workers: int = 1, pieces: int = 4
+) -> int:
+    """Poisson load of streams through workers' own recorders, in simulated time: how many.
+
+    One request in a hundred fails; latencies are lognormal, each piece comes 50 ms after the one
+    before.
+    """
+    rng, now, begin = random.Random(1), [EFFECT], EFFECT
+    told = {"ttft_ms": 250, "tpot_ms": 60, "e2e_ms": 1000}
+    recorders = [Recorder(0.5, "ttft", 2000, lambda: now[0], told) for _ in range(workers)]
+    events: list[tuple[float, int, Any, int]] = [(begin, 0, None, 0), (begin + 0.2, 1, None, -1)]
+    number, count, reports = 1, 0, 0
+    while events[0][0] < begin + seconds:
+        at, _, call, stage = heapq.heappop(events)
+        now[0], number = at, number + 1
+        if call is None and stage < 0:
+            for worker, recorder in enumerate(recorders):
+                into.feed(recorder.report(worker, workers, at, reports % 25 == 0))
+            reports += 1
+            heapq.heappush(events, (at + 0.2, number, None, -1))
+        elif call is None:
+            count += 1
+            own = recorders[count % workers]
+            made = own.due(at)
+            own.sent(made)
+            heapq.heappush(events, (at + rng.lognormvariate(-2.5, 0.5), number, (own, made), 0))
+            heapq.heappush(events, (at + rng.expovariate(rate), -number, None, 0))
+        elif stage < pieces:
+            call[0].token(call[1])
+            heapq.heappush(events, (at + 0.05, number, call, stage + 1))
+        elif rng.random() < 0.01:
+            call[0].fail(call[1], "reset", "Connection reset by peer")
+        else:
+            call[0].finish(call[1], pieces, True)
+    into.close()
+    return count

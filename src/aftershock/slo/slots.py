@@ -67,9 +67,13 @@ class Slot:
         record(self.live[kind], seconds)
 
     def wire(self) -> dict[str, Any]:
-        """This slot as plain data, for JSON or msgpack."""
-        times = {kind: h.encode().decode() for kind, h in self.live.items()}
-        return {**{k: v for k, v in self.counts.items() if v}, "failed": dict(self.failed), **times}
+        """This slot as plain data, for JSON or msgpack: what it counted itself, or was told."""
+        times = {kind: h.encode().decode() for kind, h in self.live.items()} or {
+            kind: texts[0] if len(texts) == 1 else merged(texts).encode().decode()
+            for kind, texts in self.encoded.items()
+        }
+        failed = {"failed": dict(self.failed)} if self.failed else {}
+        return {**{k: v for k, v in self.counts.items() if v}, **failed, **times}
 
     def merge(self, wire: Mapping[str, Any]) -> None:
         """Add what another recorder, or the same one later, says about this slot."""

@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from aftershock.errors import InvalidInput
+from aftershock.slo import folding
 from aftershock.slo.changepoint import Outcomes
+from aftershock.slo.increments import combined
 from aftershock.slo.slots import HISTOGRAMS, SLOT_S, TICK_S, Slot, merged, percentile_ms
 
 SCHEMA = 1
 LOAD = "load"
+HELD_S = 1.0  # the most that a killed run's file lacks of its load
 _MOST_CACHED = 1000  # windows
 
 
@@ -108,6 +111,8 @@ class Timeline:
         self.failures: list[Mapping[str, Any]] = []
         self.write_error: str | None = None  # the file is given up then, the run goes on
         self._anchor = time.time() - time.monotonic()
+        self._held: list[Mapping[str, Any]] = []  # of the load, for the file
+        self._held_since = 0.0
         self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
         self._write({"timeline": SCHEMA, "utc_at_zero": self._anchor})
 
@@ -115,22 +120,47 @@ class Timeline:
     def load(cls, path: Path) -> Timeline:
         """The timeline that a run wrote; a last line cut short by a kill is left out."""
         timeline = cls()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                message = json.loads(line)
-            except ValueError:
-                continue
-            if number == 1 and message.get("timeline") != SCHEMA:
-                raise InvalidInput(f"{path}: not a timeline of version {SCHEMA}")
-            timeline._anchor = message.get("utc_at_zero", timeline._anchor)
-            timeline.feed(message)
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    message = json.loads(line)
+                except ValueError:
+                    continue
+                if number == 1 and message.get("timeline") != SCHEMA:
+                    raise InvalidInput(f"{path}: not a timeline of version {SCHEMA}")
+                timeline._anchor = message.get("utc_at_zero", timeline._anchor)
+                timeline.feed(message)
         return timeline
 
     def close(self) -> None:
         with self._lock:
+            self._write_held()
             if self._file:
                 self._file.close()
                 self._file = None
+
+    def _keep(self, message: Mapping[str, Any]) -> None:
+        """Write a message; the load's are put together first, for a second at most."""
+        if not self._file:
+            return
+        if message.get("source") == LOAD:
+            if not self._held:
+                self._held_since = time.monotonic()
+            self._held.append(message)
+        else:
+            self._write(message)
+        if self._held and self._has_held_long(message):
+            self._write_held()
+
+    def _has_held_long(self, message: Mapping[str, Any]) -> bool:
+        told = message.get("decided", 0.0) - self._held[0]["decided"]
+        waited = time.monotonic() - self._held_since
+        return "mark" in message or told >= HELD_S or waited >= HELD_S
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, []
+        for message in combined(held):
+            self._write(message)
 
     def _write(self, message: Mapping[str, Any]) -> None:
         if not self._file:
@@ -145,7 +175,7 @@ class Timeline:
             self._file = None
 
     def feed(self, message: Mapping[str, Any]) -> None:
-        """Take in one message and append it to the file. There are four kinds:
+        """Take in one message and append it to the file. There are five kinds:
 
         - sentinel: {source, decided, scheduled[], sent[], done[], kind[]}; everything scheduled
           before `decided` has been reported.
@@ -153,14 +183,17 @@ class Timeline:
           ticks: {index: [scheduled, good]}, failures[]}, each number an increment.
         - gauge: {gauge, label, at, value}
         - mark: {mark, at}
+        - fold: {fold: [start, end]}: see `fold`
         """
         with self._lock:
-            self._write(message)
+            self._keep(message)
             if "gauge" in message:
                 series = self._gauges.setdefault(message["gauge"], {})
                 series.setdefault(message["label"], []).append((message["at"], message["value"]))
             elif "mark" in message:
                 self._marks[message["mark"]] = message["at"]
+            elif "fold" in message:
+                self._fold(*message["fold"])
             elif "source" in message:
                 self._take_source(message)
 
@@ -170,6 +203,24 @@ class Timeline:
 
     def mark(self, name: str, at: float | None = None) -> None:
         self.feed({"mark": name, "at": time.monotonic() if at is None else at})
+
+    def fold(self, start: float, end: float) -> None:
+        """Keep what was within [start, end), and is of no interest by itself, in less memory."""
+        self.feed({"fold": [start, end]})
+
+    def _fold(self, start: float, end: float) -> None:
+        whole = folding.blocks(start, end)
+        for block in whole:
+            folding.fold_slots(self._slots, block)
+            for source in self._sources.values():
+                folding.fold_ticks(source.ticks, block)
+        span = (whole.start * folding.BLOCK_S, whole.stop * folding.BLOCK_S)
+        for source in self._sources.values():
+            source.samples = list(folding.thinned(source.samples, *span, lambda s: bool(s.kind)))
+        for series in self._gauges.values():
+            for label, points in series.items():
+                series[label] = list(folding.thinned(sorted(points), *span))
+        self._cache.clear()
 
     def _take_source(self, message: Mapping[str, Any]) -> None:
         source = self._sources.setdefault(message["source"], _Source())
