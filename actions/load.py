@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from aftershock.run import climbing, surge
+from aftershock.run import climbing, soaking, surge
 
-__all__ = ["end_step", "find_cliff", "step_load"]
+__all__ = ["end_step", "find_cliff", "soak", "step_load"]
 
 
 def step_load(add_rps: float, lease_s: float = 120.0) -> dict[str, Any]:
@@ -43,3 +43,25 @@ def find_cliff(
     `InvalidFault` for steps that make no sense.
     """
     return climbing.find_cliff(from_rps, factor, most_rps, step_s, at_least_rps)
+
+
+def soak(
+    every_s: float = 600.0,
+    faults: str = "fail_zone, partition_zone",
+    zones: str = "",
+    most_drift_percent_per_h: float = 5.0,
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Hold the load for the run's `soak_s`, with a fault about every `every_s`, and look for drift.
+
+    When (half as much sooner or later), which of `faults` (comma-separated) and where (`zones`; all
+    of them by default) is drawn by the run's seed. Each fault is healed once the service is back
+    (or has been given up) and the zone's fail-back is waited for: a recovery that takes longer than
+    the objective is a FAIL. Latency and memory in between must not rise by more than
+    `most_drift_percent_per_h`, by a trend with a 95 % interval over all of them: one that surely
+    does is a FAIL, one that may is INCONCLUSIVE.
+
+    Returns `rounds`, each fault with its recovery and fail-back, and `drift`, each figure's trend.
+    Raises `InvalidInput` for words that make no sense, and where no fault fits into `soak_s`.
+    """
+    return soaking.soak(every_s, faults, zones, most_drift_percent_per_h, lease_s)

@@ -107,9 +107,8 @@ class Service:
         chat = "messages" in body
         if self.plan.get("tell"):
             text = body["messages"][0]["content"] if chat else body["prompt"]
-            say(
-                temperature=body["temperature"], asked=body["max_tokens"], prompt=len(text.encode())
-            )
+            told = {"temperature": body["temperature"], "asked": body["max_tokens"]}
+            say(**told, prompt=len(text.encode()), token=b"Bearer sk-of-workers" in head)
         if modes := self.plan.get("modes"):
             mode = (
                 body["model"] if body["model"] in streams.KINDS else modes[self.turn % len(modes)]

@@ -34,6 +34,7 @@ def told(outcome: Outcome) -> str:
         ("levels", "nowhere.yaml", "levels file nowhere.yaml: No such file"),
         ("load_profile", "nowhere.yaml", "load profile 'nowhere.yaml': No such file"),
         ("load_rps", 99_000, "this machine can't send 99000 requests/s: one costs"),
+        ("load_bind", "5557", "load_bind is '5557': give an address, HOST:PORT"),
         ("scorer", "mine", "scorer 'mine': no such entry point in the group aftershock.scorers"),
         ("target", "nowhere.json", "target 'nowhere.json': No such file"),
     ],

@@ -32,3 +32,28 @@ def test_the_load_is_stepped_up_until_the_service_breaks(chaos_run: ChaosRun) ->
     if outcome.status != 0:
         told = {"off_schedule", "few_samples", "activity_failed", "cliff_unmeasured", "not_held"}
         assert outcome.codes <= told, outcome.printed
+
+
+def test_a_short_soak_recovers_from_each_fault_and_finds_no_drift(chaos_run: ChaosRun) -> None:
+    told = {"soak_s": 44, "every_s": 30, "most_drift_percent_per_h": 1_000_000, "load_rps": 20}
+    outcome = chaos_run("soak.json", **told, faults="partition_zone", zones="az-a", replicas=2)
+    assert outcome.codes <= {"off_schedule", "few_samples", "straddles"}, outcome.printed
+    soak = outcome.verdict["soak"]
+    assert soak["planned"] == len(soak["rounds"]) >= 1
+    for one in soak["rounds"]:
+        assert one["fault"] == "partition_zone" and one["rto_state"] == "back"
+        assert one["failback_state"] == "back"
+    first = soak["rounds"][0]
+    assert first["rto_s"] == outcome.verdict["service_rto_s"]
+    names = {one["name"]: one for one in soak["drift"]}
+    assert {"p50 latency", "p99 latency"} <= set(names)
+    assert any("memory of server" in name for name in names), names
+    assert {one["word"] for one in names.values()} == {"none"}
+    assert names["p50 latency"]["level"] > 20 and names["p50 latency"]["confidence"] > 0.95
+    assert "soaked for 0.012 h" in outcome.printed
+
+
+def test_a_soak_that_no_fault_fits_in_is_refused(chaos_run: ChaosRun) -> None:
+    outcome = chaos_run("soak.json", soak_s=10)
+    assert outcome.status != 0 and "Traceback" not in outcome.printed
+    assert "soak_s is 10 and every_s 600: no fault fits in" in outcome.printed

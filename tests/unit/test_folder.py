@@ -39,6 +39,8 @@ def test_latest_points_at_the_newest_run(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_before_the_run(small_disk: Path) -> None:
     with pytest.raises(InvalidInput, match=r"MiB left and a run needs 64: free some"):
         RunFolder.create("x", small_disk)
+    with pytest.raises(InvalidInput, match=r"a run needs 224: free some"):  # two hours more
+        RunFolder.create("x", small_disk, soak_s=7200)
     assert list(small_disk.iterdir()) == []
 
 

@@ -17,19 +17,24 @@ from typing import Any
 
 from aftershock.errors import AftershockError
 from aftershock.load.child import Child
+from aftershock.load.open_calls import OpenCalls
 from aftershock.load.recorder import TOTALS
 from aftershock.load.settings import LoadSettings, SentinelSettings
 from aftershock.slo.scarcity import ran_out
 from aftershock.slo.slots import LAG, merged, percentile_ms
 from aftershock.slo.timeline import LOAD, Timeline
 
+_STARTS_S, _WORKERS_COME_S = 20.0, 120.0
 _SPARE_S = 60.0  # Locust's own end, should every other way to stop it fail
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorStats:
-    """How the load generator did. `not_sent`: due, but too many were in flight, or this machine
-    refused. `ran_out`: see `slo.scarcity`.
+    """How the load generator did, all its `workers` together.
+
+    `not_sent`: due, but too many were in flight, or this machine refused. `ran_out`: see
+    `slo.scarcity`. `missing`: what `workers_lost` (gone, and not replaced) were to send meanwhile.
+    `clock_error_ms`: how far workers' clocks may be from the master's.
 
     Latencies are in ms, from the scheduled time unless named `from_sent`. `itl`: between the pieces
     of a stream; `tpot`: per token after the first. `usage_told`: answers whose tokens the server
@@ -59,6 +64,10 @@ class GeneratorStats:
     prompt_tokens: int = 0
     output_tokens_per_s: float | None = None
     usage_told: int = 0
+    workers: int = 1
+    workers_lost: int = 0
+    missing: int = 0
+    clock_error_ms: float | None = None
     ran_out: tuple[Mapping[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,7 +91,16 @@ def stats(timeline: Timeline) -> GeneratorStats:
         held = whole(kind)
         return percentile_ms(held, percent) if held.get_total_count() else None
 
-    counted = ("not_sent", "in_flight", "retried", "output_tokens", "prompt_tokens", "usage_told")
+    clocks = [report["clock_error_s"] for report in last if "clock_error_s" in report]
+    counted = (
+        "missing",
+        "not_sent",
+        "in_flight",
+        "retried",
+        "output_tokens",
+        "prompt_tokens",
+        "usage_told",
+    )
     began = min((report["began"] for report in last if report.get("began")), default=0.0)
     lasted = timeline.horizon(LOAD) - began if began else 0.0
     found: dict[str, Any] = {
@@ -94,6 +112,9 @@ def stats(timeline: Timeline) -> GeneratorStats:
     found |= {f"{kind}_p50_ms": at(kind, 50) for kind in ("ttft", "e2e", "itl", "tpot")}
     return GeneratorStats(
         **found,
+        workers=max((report.get("workers", 1) for report in last), default=1),
+        workers_lost=sum(bool(report.get("lost_at")) for report in last),
+        clock_error_ms=round(1e3 * max(clocks), 3) if clocks else None,
         failed=sum(sum(slot.failed.values()) for slot in slots),
         output_tokens_per_s=round(found["output_tokens"] / lasted, 1) if lasted > 0 else None,
         dispatch_lag_p99_ms=at(LAG, 99),
@@ -123,7 +144,7 @@ class _Feeder:
         if message.get("slots") or message.get("sent"):
             self._heard.set()
 
-    def wait_until_sending(self, within_s: float = 20.0) -> None:
+    def wait_until_sending(self, within_s: float = _STARTS_S) -> None:
         """Return when its first samples are in the timeline; raise when none come."""
         deadline = time.monotonic() + within_s
         while not self._heard.wait(0.05):
@@ -154,6 +175,23 @@ class Generator(_Feeder):
     def __init__(self, settings: LoadSettings) -> None:
         super().__init__("the load generator")
         self.settings = settings
+        self._open: dict[int, OpenCalls] = {}  # of each of several workers
+
+    def wait_until_sending(self, within_s: float = _STARTS_S) -> None:
+        """See `_Feeder`; workers from elsewhere may take longer."""
+        super().wait_until_sending(_WORKERS_COME_S if self.settings.workers_at else within_s)
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        """What a worker that has gone had sent and never told the end of is no failure."""
+        if self.settings.processes > 1:
+            held = self._open.setdefault(message["worker"], OpenCalls())
+            if lost_at := message.get("lost_at"):
+                message = {**message, **held.taken_back(lost_at - self.settings.limit_s)}
+                del self._open[message["worker"]]
+            else:
+                held.note(message)
+                held.forget(message["decided"] - self.settings.timeout_s)
+        super()._take(message)
 
     def start(self, timeline: Timeline) -> None:
         env = {
@@ -170,7 +208,11 @@ class Generator(_Feeder):
         command += ["-u", str(self.settings.processes), "-r", str(self.settings.processes)]
         command += ["-t", f"{ceil(self.settings.duration_s + _SPARE_S)}s"]
         command += ["--exit-code-on-error", "0", "--loglevel", "WARNING"]
-        if self.settings.processes > 1:
+        if self.settings.workers_at:
+            host, _, port = self.settings.workers_at.rpartition(":")
+            command += ["--master", "--expect-workers", str(self.settings.processes)]
+            command += ["--master-bind-host", host, "--master-bind-port", port]
+        elif self.settings.processes > 1:
             port = str(_free_port())
             command += ["--processes", str(self.settings.processes), "--master-port", port]
             command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]

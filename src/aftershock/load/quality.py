@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping
+from email.message import Message
 from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,11 @@ GROUP = "aftershock.scorers"
 _HANDS = 4  # so that one that hangs doesn't hold up the others
 _TIMEOUT_S = 10.0
 _REPLICA = ("x-served-by", "x-backend-server", "x-upstream")
+
+
+def replica_of(headers: Mapping[str, str] | Message) -> str:
+    """Which replica a gateway says an answer is of; "" if it doesn't."""
+    return next((value for name in _REPLICA if (value := headers.get(name))), "")
 
 
 class GoldenPrompts:
@@ -95,7 +101,7 @@ class GoldenPrompts:
             path = self._address.path.rstrip("/") + "/v1/completions"
             line.request("POST", path, json.dumps(told), self._headers)
             got = line.getresponse()
-            replica = next((v for h in _REPLICA if (v := got.getheader(h))), "")
+            replica = replica_of(got.headers)
             answer = Answer(streamed=False, may_repeat=True)
             answer.feed(got.read(1 << 20))
             if got.status >= 400:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 
 from aftershock.errors import InvalidInput
 from aftershock.load.lengths import Lengths
 
+MOST_WORKERS = 1000
 ARRIVALS = ("constant", "poisson", "gamma")
 LAB_ANSWERS = Lengths("uniform", low=4, high=16)
 PROMPT_KINDS = ("short", "long", "chinese", "english", "japanese", "korean", "code", "shared")
@@ -44,7 +45,8 @@ class LoadSettings:
     A request is good when it is answered within `limit_s` of its scheduled time, by `metric`
     (`ttft`: the first token, `e2e`: all of it); it is given up after `timeout_s`, well above, so
     that slow and lost stay distinct. Shares are of 1. `processes` above 1 runs Locust as master and
-    workers. The defaults are cheap enough for the lab; its owner's are 64 to 2048 tokens.
+    workers, `workers_at` (HOST:PORT) as a master that waits there for so many from elsewhere. The
+    defaults are cheap enough for the lab; its owner's are 64 to 2048 tokens.
     """
 
     url: str
@@ -61,6 +63,7 @@ class LoadSettings:
     goodput_ms: dict[str, float] = field(default_factory=dict)  # some of levels.GOODPUT
     timeout_s: float = 10.0
     processes: int = 1
+    workers_at: str = ""
     chat_share: float = 0.3
     stream_share: float = 0.5
     prompts: tuple[str, ...] = PROMPT_KINDS
@@ -86,7 +89,7 @@ class LoadSettings:
             (self.trace_speed > 0, "trace_speed", "a number above 0"),
             (self.metric in ("ttft", "e2e"), "metric", "ttft or e2e"),
             (0 < self.limit_s < self.timeout_s, "timeout_s", "more than limit_s, which is above 0"),
-            (1 <= self.processes <= 64, "processes", "1 to 64"),
+            (1 <= self.processes <= MOST_WORKERS, "processes", f"1 to {MOST_WORKERS}"),
             (0 <= self.chat_share <= 1, "chat_share", "a share from 0 to 1"),
             (0 <= self.stream_share <= 1, "stream_share", "a share from 0 to 1"),
             (self.min_tokens >= 0, "min_tokens", "tokens from 0 on"),
@@ -102,6 +105,10 @@ class LoadSettings:
     @property
     def duration_s(self) -> float:
         return sum(stage.duration_s for stage in self.stages)
+
+    def without_headers(self) -> LoadSettings:
+        """The same without what may be a secret."""
+        return replace(self, headers={})
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

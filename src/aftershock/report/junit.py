@@ -23,7 +23,7 @@ CASES = {
     "capacity meets its objective, if it has one": (
         "capacity_missed", "capacity_gap", "capacity_unmeasured", "capacity_unsure",
     ),
-    "the load keeps its schedule": ("no_load", "off_schedule"),
+    "the load keeps its schedule": ("no_load", "off_schedule", "worker_lost"),
 }  # fmt: skip
 THE_RUN = "the run goes to its end as planned"
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0

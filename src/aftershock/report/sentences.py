@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aftershock.report import cliff, stages
+from aftershock.report import cliff, soak, stages
 
 # What the headline already says is not said again below it.
 _IN_HEADLINE = ("rto_missed", "not_measured")
@@ -20,6 +20,7 @@ def summary(document: Mapping[str, Any]) -> list[str]:
     else:
         lines = [*told, *reasons(document)]
     lines += cliff.sentences(document.get("cliff") or {})
+    lines += soak.sentences(document.get("soak") or {})
     lines += [line for line in (costs(document), goodput(document), quality(document)) if line]
     lines += [line for line in (capacity(document),) if line]
     lines += stages.lines(document["replacements"])

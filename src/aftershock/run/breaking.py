@@ -54,6 +54,11 @@ class Breaking:
         return self._injections
 
     @property
+    def foreseeing(self) -> bool:
+        """Whether nothing is armed: what would be raises `Foreseen`."""
+        return self._foreseeing
+
+    @property
     def made(self) -> list[Injected]:
         """Every injection so far."""
         return list(self._injections) if self._injections else []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aftershock import run as runs
@@ -19,7 +18,7 @@ from aftershock.load.settings import Stage
 from aftershock.report.cliff import sentences
 from aftershock.run import wording
 from aftershock.run.judging import T_DISTURBED
-from aftershock.run.surge import SEEN_SHARE, Surge
+from aftershock.run.surge import SEEN_SHARE, Surge, beside
 from aftershock.run.usage import Usage
 from aftershock.slo.cliff import Cliff, Step, find
 from aftershock.slo.slots import LAG, merged, percentile_ms
@@ -89,8 +88,7 @@ class Climb(Surge):
                 "begin above that"
             )
         stages = tuple(Stage(self.step_s, rate - self._from_rps) for rate in self.rates)
-        told = replace(base.settings, stages=stages, seed=base.settings.seed + 1, trace="")
-        self._generator = Generator(told)
+        self._generator = Generator(beside(base.settings, stages))
 
     def fire(self) -> float:
         """Climb, then take the load away; the moment when that was done."""

@@ -16,6 +16,7 @@ from typing import Any
 from aftershock.errors import InvalidInput
 
 LEAST_FREE_MIB = 64
+_MIB_PER_H = 80  # at any rate of requests: what a sentinel of 200/s and a lab's gauges add to that
 
 
 def journal_root() -> Path:
@@ -31,16 +32,20 @@ class RunFolder:
         self._writing = threading.RLock()  # activities in the background write too
 
     @classmethod
-    def create(cls, title: str, root: Path | None = None) -> RunFolder:
-        """Make the folder, or say in one sentence why it can't be written (`InvalidInput`)."""
+    def create(cls, title: str, root: Path | None = None, soak_s: float = 0.0) -> RunFolder:
+        """Make the folder, or say in one sentence why it can't be written (`InvalidInput`).
+
+        `soak_s`: how long the run lasts beside what every run does.
+        """
+        needed_mib = LEAST_FREE_MIB + round(soak_s / 3600 * _MIB_PER_H)
         root = root or journal_root()
         try:
             root.mkdir(parents=True, exist_ok=True)
             free_mib = shutil.disk_usage(root).free / 2**20
-            if free_mib < LEAST_FREE_MIB:
+            if free_mib < needed_mib:
                 raise InvalidInput(
                     f"the disk under {root} has {free_mib:.0f} MiB left and a run needs "
-                    f"{LEAST_FREE_MIB}: free some, or set AFTERSHOCK_JOURNAL to another disk"
+                    f"{needed_mib}: free some, or set AFTERSHOCK_JOURNAL to another disk"
                 )
             path = _fresh(root, title)
             _prove_writable(path)

@@ -22,6 +22,7 @@ from aftershock.run.target import Target
 
 _ACTIONS = "aftershock.actions."
 _ASKED_FIRST = tuple(f"{_ACTIONS}{name}" for name in ("host", "kubernetes", "zone"))
+_SOAK = (f"{_ACTIONS}load", "soak")
 _LIMITED = tuple(f"{_ACTIONS}{name}" for name in ("command", "network"))
 _NOT_UP = "what lives in the lab's Kubernetes API (pods, cordons): no names before it is up"
 
@@ -92,7 +93,8 @@ class Foresight:
                 continue
             if not is_ours(activity):
                 return
-            if provider["module"] in _ASKED_FIRST:
+            named = (provider["module"], provider.get("func"))
+            if named[0] in _ASKED_FIRST or named == _SOAK:
                 self.touches(activity, configuration)
             elif provider["module"] in _LIMITED:
                 try:

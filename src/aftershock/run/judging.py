@@ -101,6 +101,7 @@ def facts(run: Run, journal: Mapping[str, Any], interrupted_by: list[str]) -> Ru
         generator=run.load.stats().as_dict(),
         goodput=measured,
         cliff=run.cliff,
+        soak=run.soak,
         # The lab's engine gives the same answer at temperature 0; others may promise less.
         quality=run.load.quality(begun, over, run.target.is_lab or run.settings.quality_exact),
         activity_errors=activity_errors(journal),

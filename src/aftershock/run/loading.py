@@ -52,6 +52,8 @@ def headers_of(
 def check_load(settings: Settings) -> Profile:
     """The profile, if this machine can send it; else `InvalidInput` with the mend."""
     profile = profile_of(settings)
+    if settings.load_workers:  # on machines of their own
+        return profile
     told = LoadSettings("http://127.0.0.1", processes=settings.load_processes)
     check_rate(profile.onto(told, LONGEST_RUN_S), profile.peak_rps)
     return profile
@@ -76,14 +78,14 @@ class Load:
 
     def start(self, inventory: Inventory) -> None:
         """Start both and return once both have sent something."""
-        limit_s = self.levels.limit_s
+        limit_s, longest_s = self.levels.limit_s, LONGEST_RUN_S + self.settings.soak_s
         self.sentinel = Sentinel(
             SentinelSettings(
                 url=inventory.gateway_url,
                 rate=self.settings.probes_rps,
                 timeout_s=limit_s,
                 model=inventory.model,
-                duration_s=LONGEST_RUN_S + self.profile.length_s,
+                duration_s=longest_s + self.profile.length_s,
                 headers=self.headers,
                 verify_tls=self.settings.verify_tls,
             )
@@ -91,7 +93,8 @@ class Load:
         load = LoadSettings(
             url=inventory.gateway_url,
             seed=self.settings.seed,
-            processes=self.settings.load_processes,
+            processes=self.settings.load_workers or self.settings.load_processes,
+            workers_at=self.settings.load_bind if self.settings.load_workers else "",
             model=inventory.model,
             limit_s=limit_s,
             timeout_s=TIMEOUT_LIMITS * limit_s,
@@ -99,7 +102,7 @@ class Load:
             goodput_ms=self.levels.goodput_ms,
         )
         load = replace(
-            self.profile.onto(load, LONGEST_RUN_S),
+            self.profile.onto(load, longest_s),
             headers=self.headers,
             verify_tls=self.settings.verify_tls,
         )

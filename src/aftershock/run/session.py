@@ -56,7 +56,7 @@ class Run:
         self.title = title
         self.target = target
         self.told = told(settings, levels, title, plan[1], declared or {})
-        self.folder = RunFolder.create(settings.experiment or title)
+        self.folder = RunFolder.create(settings.experiment or title, soak_s=settings.soak_s)
         self.run_id = self.folder.path.name
         self.console = Console()
         self.timeline = Timeline(self.folder.path / "timeline.jsonl")
@@ -66,6 +66,7 @@ class Run:
         self.workload = Workload(self)
         self.checks: list[dict[str, Any]] = []
         self.cliff: dict[str, Any] = {}
+        self.soak: dict[str, Any] = {}
         self.recovery: Recovery | None = None
         self.failback: Recovery | None = None
         self.ledger: Ledger | None = None

@@ -8,8 +8,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from aftershock.errors import InvalidInput
+from aftershock.load.settings import MOST_WORKERS
 
 LONGEST_S = 24 * 3600.0
+_LONGEST_SOAK_S = 7 * 24 * 3600.0
 # The target's own selector; no profile: `load_rps` all along; no token.
 _MAY_BE_EMPTY = ("selector", "load_profile", "api_token_env", "scorer", "spoiled_answers")
 
@@ -38,6 +40,9 @@ class Settings:
     failback_objective_s: float = 30.0
     load_rps: float = 40.0
     load_processes: int = 1
+    soak_s: float = 0.0  # for how long an experiment that soaks holds the load
+    load_workers: int = 0  # from other machines, in the place of `load_processes`
+    load_bind: str = "127.0.0.1:5557"  # where the load's master waits for those
     load_profile: str = ""  # stages or a trace, in the place of `load_rps`
     api_token_env: str = ""  # the variable of the environment that holds the service's token
     verify_tls: bool = True
@@ -72,6 +77,11 @@ class Settings:
         _within("load_rps", self.load_rps, 1, 100_000)
         _within("quality_rps", self.quality_rps, 0, 100)
         _within("sentinel_rps", self.sentinel_rps, 0, 1000)
+        _within("soak_s", self.soak_s, 0, _LONGEST_SOAK_S)
+        _within("load_workers", self.load_workers, 0, MOST_WORKERS)
+        host, _, port = self.load_bind.rpartition(":")
+        if not (host and port.isdigit() and 0 < int(port) < 65536):
+            raise InvalidInput(f"load_bind is {self.load_bind!r}: give an address, HOST:PORT")
         _within("load_processes", self.load_processes, 1, 64)
         _within("gateway_port", self.gateway_port, 1, 65535)
         _within("replicas", self.replicas, 1, 6)

@@ -8,7 +8,6 @@ answered, not in what the generator says of itself.
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,10 +19,10 @@ from aftershock.evidence import Piece, bites
 from aftershock.inventory import Node
 from aftershock.load.calibration import check_rate
 from aftershock.load.generator import Generator
-from aftershock.load.settings import Stage
+from aftershock.load.open_calls import OpenCalls
+from aftershock.load.settings import LoadSettings, Stage
 from aftershock.run import NoRun, wording
-from aftershock.slo.slots import SLOT_S
-from aftershock.slo.timeline import LOAD, Timeline
+from aftershock.slo.timeline import FOR_EVER, LOAD, Timeline
 
 if TYPE_CHECKING:
     from aftershock.run.session import Run
@@ -32,7 +31,6 @@ KIND = "load-step"
 SEEN_SHARE = 0.6  # of what is added must be seen: arrivals are random, and a second is short
 LOOK_S, WITHIN_S = 1.0, 6.0
 _WORKERS = 1000  # its workers are numbered from here
-_FOR_EVER = 1e12
 
 
 def step_load(add_rps: float, lease_s: float = 120.0) -> dict[str, Any]:
@@ -82,7 +80,7 @@ class Surge:
         base = self._run.load.generator
         assert base is not None
         stages = (Stage(self.lease_s, self.add_rps),)
-        told = replace(base.settings, stages=stages, seed=base.settings.seed + 1, trace="")
+        told = beside(base.settings, stages)
         self._generator = Generator(told)
 
     def fire(self) -> float:
@@ -173,6 +171,13 @@ class Surge:
         return not self._generator.alive() or time.monotonic() > self.fired_at + self.lease_s
 
 
+def beside(settings: LoadSettings, stages: tuple[Stage, ...]) -> LoadSettings:
+    """A second load like the first one; workers on other machines have but one master."""
+    processes = 1 if settings.workers_at else settings.processes
+    told = replace(settings, stages=stages, seed=settings.seed + 1, trace="")
+    return replace(told, processes=processes, workers_at="")
+
+
 class Beside(Timeline):
     """Passes a second generator's messages on to a timeline, so that both count as one load."""
 
@@ -180,44 +185,25 @@ class Beside(Timeline):
         super().__init__()
         self._into = timeline
         self._last: dict[int, Mapping[str, Any]] = {}
-        self._noted: dict[int, Counter[str]] = defaultdict(Counter)
-        self._noted_ticks: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+        self._open = OpenCalls()
         self.first: float | None = None
 
     def feed(self, message: Mapping[str, Any]) -> None:
         """Number the workers anew and note what is still open."""
         worker = _WORKERS + int(message.get("worker", 0))
         told = {**message, "worker": worker}
-        for index, wire in message.get("slots", {}).items():
-            known = self._noted[int(index)]
-            for name in ("scheduled", "good", "slow"):
-                known[name] += wire.get(name, 0)
-            known["failed"] += sum(wire.get("failed", {}).values())
-        for index, counts in message.get("ticks", {}).items():
-            tick = self._noted_ticks[int(index)]
-            tick[0] += counts[0]
-            tick[1] += counts[1]
-        if self.first is None and self._noted:
-            self.first = min(self._noted) * SLOT_S
+        self._open.note(message)
+        if self.first is None:
+            self.first = self._open.first
         self._last[worker] = told
         self._into.feed(told)
 
     def end(self, limit_s: float) -> None:
         """Nothing more is due. What was let go unanswered, and was not late yet, is no failure."""
-        since = time.monotonic() - limit_s
-        slots: dict[str, Any] = {}
-        ticks: dict[str, list[int]] = {}
-        for index, counts in self._noted.items():
-            open_still = counts["scheduled"] - counts["good"] - counts["slow"] - counts["failed"]
-            if index * SLOT_S < since or open_still <= 0:
-                continue
-            slots[str(index)] = {"scheduled": -open_still}
-            if not (counts["slow"] or counts["failed"]):  # else it isn't known which were open
-                for tick in range(index * 10, index * 10 + 10):
-                    due, good = self._noted_ticks.get(tick, (0, 0))
-                    ticks[str(tick)] = [good - due, 0]
+        back = self._open.taken_back(time.monotonic() - limit_s)
         for worker, last in self._last.items():
             plain = {k: v for k, v in last.items() if isinstance(v, int | float | str)}
-            gone = {"decided": _FOR_EVER, "in_flight": 0, "slots": slots, "ticks": ticks}
-            self._into.feed({**plain, **gone, "worker": worker})
-            slots, ticks = {}, {}
+            self._into.feed(
+                {**plain, "decided": FOR_EVER, "in_flight": 0, "worker": worker, **back}
+            )
+            back = {}

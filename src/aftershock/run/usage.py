@@ -7,7 +7,8 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from email.message import Message
 from typing import TYPE_CHECKING, Any
 
 from aftershock.errors import AftershockError
@@ -72,18 +73,27 @@ class Usage:
 
     def _read(self) -> None:
         """Engines' metrics, as far as the gateway lets them through: a replica's at a time."""
-        address = self._run.target.inventory.gateway_url.rstrip("/") + "/metrics"
-        asked = urllib.request.Request(address, headers=self._run.load.headers)
-        context = tls_context(self._run.settings.verify_tls) if "https:" in address else None
-        direct = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
+        read = reader(self._run)
         while not self._stopped.wait(_EVERY_S):
             with contextlib.suppress(OSError, ValueError):
-                with direct.open(asked, timeout=_PATIENCE_S) as answer:
-                    page = samples(answer.read(1 << 20).decode(errors="replace"))
-                if page:
+                if page := samples(read()[0]):
                     self._pages.append((time.monotonic(), page))
+
+
+def reader(run: Run) -> Callable[[], tuple[str, Message]]:
+    """What reads the metrics page behind the gateway: its text, and the answer's headers."""
+    address = run.target.inventory.gateway_url.rstrip("/") + "/metrics"
+    asked = urllib.request.Request(address, headers=run.load.headers)
+    context = tls_context(run.settings.verify_tls) if "https:" in address else None
+    direct = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+
+    def read() -> tuple[str, Message]:
+        with direct.open(asked, timeout=_PATIENCE_S) as answer:
+            return answer.read(1 << 20).decode(errors="replace"), answer.headers
+
+    return read
 
 
 def samples(text: str) -> dict[str, float]:

@@ -51,6 +51,9 @@ FIELDS = {
     "cliff": "of a load that was stepped up, rates in requests/s: knee_rps [held, broke], knee_why"
     ", collapse_rps, capacity_rps and capacity_error_rps (good answers), saturated, not_seen, "
     "shedding_rps, generator_ended_rps, at_least_rps, steps; empty where it was not",
+    "soak": "of a load that was held: lasts_s, planned, rounds (each fault's at_s, fault, zone, "
+    "rto_s, failback_s, …), drift (list of name, percent_per_h, low, high, confidence, points, "
+    "hours, level and word: none, drift, unsure), most_drift_percent_per_h; empty where it was not",
     "quality": "golden prompts: before, during, after {answers, bad, kinds, by_replica, by_family},"
     " exact, prompts, unanswered, dropped and unmeasured (sentences), worst; empty if not asked",
     "lowest_throughput_rps": "good answers a second in the worst window",
@@ -130,6 +133,7 @@ def _aftermath(facts: RunFacts) -> dict[str, Any]:
         "failed_by_kind": dict(lost.failed_by_kind) if lost else {},
         "goodput": dict(facts.goodput),
         "cliff": dict(facts.cliff),
+        "soak": dict(facts.soak),
         "quality": dict(facts.quality),
     }
 

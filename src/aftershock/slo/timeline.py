@@ -27,6 +27,7 @@ from aftershock.slo.slots import HISTOGRAMS, SLOT_S, TICK_S, Slot, merged, perce
 
 SCHEMA = 1
 LOAD = "load"
+FOR_EVER = 1e12  # `decided` of a worker that nothing more will come from
 HELD_S = 1.0  # the most that a killed run's file lacks of its load
 _MOST_CACHED = 1000  # windows
 
@@ -112,7 +113,7 @@ class Timeline:
         self.write_error: str | None = None  # the file is given up then, the run goes on
         self._anchor = time.time() - time.monotonic()
         self._held: list[Mapping[str, Any]] = []  # of the load, for the file
-        self._held_since = 0.0
+        self._written = -inf, -inf  # up to which decided moment, and when
         self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
         self._write({"timeline": SCHEMA, "utc_at_zero": self._anchor})
 
@@ -144,21 +145,18 @@ class Timeline:
         if not self._file:
             return
         if message.get("source") == LOAD:
-            if not self._held:
-                self._held_since = time.monotonic()
             self._held.append(message)
         else:
             self._write(message)
-        if self._held and self._has_held_long(message):
+        told = message.get("decided", 0.0) - self._written[0]
+        waited = time.monotonic() - self._written[1]
+        if self._held and ("mark" in message or told >= HELD_S or waited >= HELD_S):
             self._write_held()
-
-    def _has_held_long(self, message: Mapping[str, Any]) -> bool:
-        told = message.get("decided", 0.0) - self._held[0]["decided"]
-        waited = time.monotonic() - self._held_since
-        return "mark" in message or told >= HELD_S or waited >= HELD_S
 
     def _write_held(self) -> None:
         held, self._held = self._held, []
+        if held:
+            self._written = held[-1]["decided"], time.monotonic()
         for message in combined(held):
             self._write(message)
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aftershock.slo import enduring
 from aftershock.slo.aftermath import Crossing, Losses
 from aftershock.slo.recovery import BACK, GIVEN_UP, HOLDING, Recovery
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+MISSING_SHARE = 0.01  # of the load, with workers that were lost
 LAG_SHARE = 0.05  # of the objective's latency; a generator further behind measured itself
 _FEW = (
     "fewer than 100 requests while it held after the recovery: too few for a 99th percentile; "
@@ -49,6 +51,7 @@ class RunFacts:
     losses: Losses | None = None
     goodput: Mapping[str, Any] = field(default_factory=dict)
     cliff: Mapping[str, Any] = field(default_factory=dict)
+    soak: Mapping[str, Any] = field(default_factory=dict)
     generator: Mapping[str, Any] = field(default_factory=dict)
     interrupted_by: Sequence[str] = ()
     activity_errors: Sequence[str] = ()
@@ -102,6 +105,7 @@ def _left(facts: RunFacts) -> Found:
 
 
 def _missed(facts: RunFacts) -> Found:
+    yield from enduring.missed(facts.soak, facts.rto_objective_s)
     if not _any_bit(facts) or facts.recovery is None:
         return
     found, objective = facts.recovery, facts.rto_objective_s
@@ -139,6 +143,7 @@ def _unmeasured(facts: RunFacts) -> Found:
         yield from _unsure(facts, facts.recovery)
     yield from _capacity_unsure(facts)
     yield from _cliff_unsure(facts.cliff)
+    yield from enduring.unmeasured(facts.soak, facts.rto_objective_s)
     if facts.quality.get("unmeasured"):
         yield "quality_unmeasured", f"answers' quality: {facts.quality['unmeasured']}"
     if facts.failback_expected and facts.failback is None:
@@ -172,6 +177,12 @@ def _off_schedule(facts: RunFacts) -> Found:
     if unsent := facts.generator.get("not_sent"):
         text = f"{unsent} requests were due but never sent"
         yield "off_schedule", text + _ran_out(facts.generator)
+    missing, due = (facts.generator.get(name) or 0 for name in ("missing", "scheduled"))
+    if missing > MISSING_SHARE * (due + missing):
+        lost, workers = (facts.generator.get(name) for name in ("workers_lost", "workers"))
+        share = 100 * missing / (due + missing)
+        gone = f"{lost} of {workers} workers of the load were lost" if lost else "workers went away"
+        yield "worker_lost", f"{gone}: {share:.1f} % of its requests went missing"
 
 
 def _ran_out(generator: Mapping[str, Any]) -> str:
@@ -191,6 +202,7 @@ def _misbehaved(facts: RunFacts) -> Found:
         yield "quality_dropped", facts.quality["dropped"]
     for error in facts.activity_errors:
         yield "activity_failed", f"an activity failed: {error}"
+    yield from enduring.misbehaved(facts.soak)
     yield from _capacity_missed(facts)
     wanted, knee = facts.cliff.get("at_least_rps"), facts.cliff.get("knee_rps")
     if wanted and knee and knee[1] <= wanted:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
+
+_STARTED = time.time()
 
 TTFT_EDGES = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
@@ -93,6 +98,17 @@ class Metrics:
         for reason in ("stop", "length", "abort"):
             ended = f'{labels},finished_reason="{reason}"'
             lines.append(f"vllm:request_success_total{{{ended}}} {self.finished[reason]}")
+        lines += _of_process()
         for histogram in (self.ttft, self.itl, self.e2e):
             lines += histogram.lines(labels)
         return "\n".join(lines) + "\n"
+
+
+def _of_process() -> list[str]:
+    """Memory and birth of this process, as Prometheus' client libraries name them."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    told = {
+        "process_resident_memory_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
+        "process_start_time_seconds": _STARTED,
+    }
+    return [line for k, v in told.items() for line in (f"# TYPE {k} gauge", f"{k} {v}")]
