@@ -11,22 +11,26 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aftershock.load.clocks import Clock
 from aftershock.load.generator import Generator
 from aftershock.load.settings import LoadSettings, Stage
+from aftershock.run.settings import Settings
 from aftershock.slo.timeline import Timeline
 from aftershock.slo.verdict import INCONCLUSIVE, RunFacts, decide
 from tests.agent.wires import wait_for
 
 ELSEWHERE_S = 5000  # by so much another machine's clock is ahead
 RATE = 60
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -161,3 +165,21 @@ def test_a_loss_that_does_not_matter_decides_nothing(missing: int, told: bool) -
                  "workers_lost": 1, "missing": missing}  # fmt: skip
     codes = {reason.code for reason in decide(RunFacts(15, 1000, generator=generator)).reasons}
     assert ("worker_lost" in codes) is told
+
+
+def test_the_manifest_starts_what_a_worker_is_and_lets_only_workers_in() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "deploy/load-workers.yaml").read_text()))
+    service, deployment, policy = documents
+    assert {one["metadata"]["namespace"] for one in documents} == {"aftershock"}
+    pod = deployment["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    port = service["spec"]["ports"][0]["port"]
+    command = container["command"][-1]
+    assert f"--master-host {service['metadata']['name']} --master-port {port};" in command
+    assert find_spec(command.split("python3 -m ")[1].split(maxsplit=1)[0])
+    assert container["env"][0]["name"] == "AFTERSHOCK_HEADERS"
+    assert container["env"][0]["valueFrom"]["secretKeyRef"]["optional"] is True
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["from"][0]["podSelector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"] == service["spec"]["selector"]
+    assert Settings().load_bind.endswith(f":{port}")
