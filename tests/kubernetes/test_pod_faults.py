@@ -32,6 +32,7 @@ from aftershock.capacity.base import ApiFault
 from aftershock.capacity.nodes import Cordon, Tainted
 from aftershock.capacity.reaper import Reaper
 from aftershock.cluster import Cluster, pods, taints
+from aftershock.cluster.lock import rights as lease_rights
 from aftershock.cluster.permissions import NotPermitted, Permission, missing
 from aftershock.cluster.places import probes, reads
 from aftershock.cluster.workloads import parsed
@@ -421,6 +422,7 @@ def test_the_rights_in_deploy_are_enough_and_no_more(site: Site, tmp_path: Path,
         }
         if name == "rbac-pods.yaml":
             needed |= {*reads(site.namespace), *probes(site.namespace)}
+            needed |= {*lease_rights(site.namespace)}
             needed.add(Permission("get", "namespaces", site.namespace))
         assert missing(cluster, needed) == []
         assert granted(documents, site.namespace) == needed, "more, or less, than is needed"

@@ -37,6 +37,11 @@ def patch(cluster: Cluster, kind: str, place: Mapping[str, str], body: Plain) ->
     return answer is not None
 
 
+def patch_version(cluster: Cluster, kind: str, place: Mapping[str, str], body: Plain) -> None:
+    """Change the very version of an object that the body names; `Refused` (409) if it has moved."""
+    cluster.call(_method(cluster, "patch", kind), place["name"], place["namespace"], body)
+
+
 def delete(cluster: Cluster, kind: str, place: Mapping[str, str]) -> None:
     """Delete an object and what belongs to it; one that is gone is fine."""
     words: Plain = {"propagation_policy": "Background", "gone_is_fine": True}

@@ -42,7 +42,11 @@ def close(run: Run, journal: dict[str, Any], interrupted_by: list[str]) -> str:
     step("load", run.load.stop)
     step("logs", run.keep_logs)
     found = step("judging", lambda: judging.facts(run, journal, interrupted_by))
+    if run.lock:  # before the way to its cluster goes
+        step("lease", run.lock.leave_cluster)
     left = run.target.down()
+    if run.lock:
+        step("lock", run.lock.release)
     facts = replace(
         found or bare_facts(run, interrupted_by), control_errors=tuple(problems), leftovers=left
     )

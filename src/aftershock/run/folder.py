@@ -17,6 +17,7 @@ from aftershock.errors import InvalidInput
 
 LEAST_FREE_MIB = 64
 _MIB_PER_H = 80  # at any rate of requests: what a sentinel of 200/s and a lab's gauges add to that
+DAY_LINK = "AFTERSHOCK_DAY_LINK"  # the variable by which a game day names its link to a run
 
 
 def journal_root() -> Path:
@@ -65,6 +66,13 @@ class RunFolder:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(self.path.name)
         fresh.replace(link)
+
+    def link_from_game_day(self) -> None:
+        """Let the game day that we run in, if any, find us: it names the link it wants."""
+        if wanted := os.environ.get(DAY_LINK):
+            link = Path(wanted)
+            link.unlink(missing_ok=True)
+            link.symlink_to(os.path.relpath(self.path, link.parent))
 
     def write_json(self, name: str, content: Mapping[str, Any] | list[Any]) -> Path:
         """Write a JSON file whole or not at all."""

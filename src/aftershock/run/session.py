@@ -12,7 +12,7 @@ from aftershock.errors import InvalidInput, Unsupported
 from aftershock.ledger import Ledger
 from aftershock.load.contact import first_contact
 from aftershock.load.quality import scorer_of
-from aftershock.run import closing, enter, judging, leave
+from aftershock.run import alone, closing, enter, judging, leave
 from aftershock.run.breaking import Breaking
 from aftershock.run.console import Console
 from aftershock.run.folder import RunFolder
@@ -49,8 +49,10 @@ class Run:
         plan: tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]] = ((), {}),
         declared: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        lock: alone.TargetLock | None = None,
     ) -> None:
         self.settings = settings
+        self.lock = lock
         self._plan = plan
         self.levels = levels
         self.title = title
@@ -99,9 +101,16 @@ class Run:
             if not target.is_lab:
                 there = target.inventory
                 first_contact(there.gateway_url, there.model, headers, settings.verify_tls)
-            plan = (method, configuration)
-            return cls(settings, levels, title, target, plan, declared, headers)
+            lock = alone.of_run(target.lock_name, target.cluster, f"the run {title!r}")
+            lock.acquire()
         except BaseException:
+            target.down()
+            raise
+        try:
+            plan = (method, configuration)
+            return cls(settings, levels, title, target, plan, declared, headers, lock)
+        except BaseException:
+            lock.release()
             target.down()
             raise
 
@@ -109,10 +118,13 @@ class Run:
         """Bring the target up, start the load, and watch the steady state for `before_s`."""
         enter(self)
         self.folder.point_latest()
+        self.folder.link_from_game_day()
         self.phase("lab")
         started = time.monotonic()
         self.ledger = ledger = Ledger(self.run_id)
         self._verdict_entry = ledger.intend_undo("verdict", self._epitaph())
+        if self.lock:
+            self.lock.note(ledger)
         self.target.up(ledger)
         self.breaking.begin(Injections(self.target, ledger, self.settings))
         if self.target.lab:  # its API answers only now

@@ -17,6 +17,7 @@ from aftershock.errors import AftershockError, InvalidInput, Unsupported
 from aftershock.inventory import Inventory, Node
 from aftershock.inventory_file import read_inventory
 from aftershock.ledger import Ledger
+from aftershock.run.alone import name_of
 from aftershock.run.podwords import EVERYWHERE
 from aftershock.run.settings import Settings
 
@@ -43,6 +44,12 @@ class Target:
     def name(self) -> str:
         """The target's name: `lab`, or what its inventory says."""
         return self._inventory.target if self._inventory else self.settings.target
+
+    @property
+    def lock_name(self) -> str:
+        """What is locked while a run goes on; known after `check`."""
+        port = self.settings.gateway_port if self.is_lab else 0
+        return name_of("" if port else self.inventory.gateway_url, port)
 
     @property
     def inventory(self) -> Inventory:

@@ -1,0 +1,43 @@
+"""What an experiment's file tells of itself, without running it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aftershock.errors import InvalidInput
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """An experiment as its file has it; `InvalidInput` if that is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        said = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"experiment {path} can't be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(said, dict) or "method" not in said:
+        raise InvalidInput(f"{path} is no experiment: it has no method")
+    return said
+
+
+def declared(path: Path) -> Mapping[str, Any]:
+    """The variables that an experiment lists in its configuration."""
+    found = read_experiment(path).get("configuration") or {}
+    return found if isinstance(found, dict) else {}
+
+
+def leaves_verdict(path: Path) -> bool:
+    """Whether its runs are recorded and judged by Aftershock's control."""
+    controls = read_experiment(path).get("controls") or ()
+    modules = [
+        (one.get("provider") or {}).get("module") for one in controls if isinstance(one, dict)
+    ]
+    return "aftershock.controls" in modules
