@@ -172,6 +172,95 @@ def journal_prune(
     _say(history.prune(journal, keep_last, keep_for, failed, thin, dry_run))
 
 
+@commands.group(short_help="Several experiments by a plan, with gates and a calendar.")
+def gameday() -> None:
+    """Game days: several experiments by a plan (docs/gamedays.md)."""
+
+
+@gameday.command("check", short_help="All that can be known before the day.")
+@click.argument("plan")
+def gameday_check(plan: str) -> None:
+    """Read PLAN, try its experiments dry, look at their targets' hosts, and tell the next dates.
+
+    Nothing is touched, and no gate is asked. Exit status 0: nothing stands in the way.
+    """
+    from aftershock.gameday.check import check
+
+    found = check(plan)
+    _say(found.lines())
+    if not found.ready:
+        raise SystemExit(1)
+
+
+@gameday.command("run", short_help="Hold the day.")
+@click.argument("plan")
+@click.option("--now", is_flag=True, help="Whatever the calendar says.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Only this experiment; may be repeated."
+)
+@click.option("--seed", type=int, help="Draw as a day with this seed did.")
+@click.option("--anew", is_flag=True, help="Don't go on with a day that was cut off.")
+@click.option("--scheduled", is_flag=True, help="As a scheduler calls: 0 if no date is due.")
+def gameday_run(plan: str, **wish: Any) -> None:
+    """Hold the day of PLAN: at once if it has no calendar, otherwise if a date is due.
+
+    A day whose process died is gone on with where it was. Exit status 0: every run passed.
+    """
+    from aftershock.gameday.commands import Wish, hold
+
+    if not hold(plan, Wish(**wish)):
+        raise SystemExit(1)
+
+
+@gameday.command("rehearse", short_help="Hold the day on the lab.")
+@click.argument("plan")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Only this experiment; may be repeated."
+)
+@click.option("--seed", type=int, help="Draw as a day with this seed did.")
+def gameday_rehearse(plan: str, **wish: Any) -> None:
+    """Hold the day of PLAN on the lab, without gates, pauses, confirmations and news."""
+    from aftershock.gameday.commands import REHEARSAL, Wish, hold
+
+    if not hold(plan, Wish(kind=REHEARSAL, **wish)):
+        raise SystemExit(1)
+
+
+@gameday.command("status", short_help="Days that go on, and the last ones.")
+@click.argument("plan", required=False)
+def gameday_status(plan: str | None) -> None:
+    """What goes on, and what became of the last days; with PLAN also its next dates."""
+    from aftershock.gameday import commands as days
+
+    _say(days.status(plan))
+
+
+@gameday.command("abort", short_help="End a day at once, healed.")
+@click.argument("day", required=False)
+@click.option("--why", default="", help="For the record.")
+def gameday_abort(day: str | None, why: str) -> None:
+    """End the day that goes on: the current run is healed at once. Only those may whom the plan
+    names in may_abort, and whoever holds the day.
+
+    DAY is its folder's name or its plan's path; not needed if one day goes on. From another host
+    name the plan: its target must be a cluster.
+    """
+    from aftershock.gameday import commands as days
+
+    _say(days.order("abort", day, why))
+
+
+@gameday.command("confirm", short_help="Answer a day that asks.")
+@click.argument("day", required=False)
+@click.option("--no", "no", is_flag=True, help="Say no.")
+@click.option("--why", default="", help="For the record.")
+def gameday_confirm(day: str | None, no: bool, why: str) -> None:
+    """Say yes, or --no, to what the day asks; only those may whom the plan names in may_confirm."""
+    from aftershock.gameday import commands as days
+
+    _say(days.order("decline" if no else "confirm", day, why))
+
+
 def _say(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(line)

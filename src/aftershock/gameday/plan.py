@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
 from typing import Any
+from urllib.parse import urlsplit
 
 from aftershock.gameday.calendar import Calendar
 
@@ -43,7 +44,6 @@ class Question:
 
     def filled(self, variables: Mapping[str, Any]) -> Question:
         """With `${zone}` and its like replaced by the experiment's variables."""
-        from dataclasses import replace
 
         def fill(text: str | None) -> str | None:
             return None if text is None else Template(text).safe_substitute(variables)
@@ -85,6 +85,7 @@ class Experiment:
     confirm: Confirmation | None = None
     rto_s: float | None = None
     limit_s: float = 1800.0
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # its own, where they are plain
 
     @property
     def longest_s(self) -> float:
@@ -104,7 +105,8 @@ class Notification:
     @property
     def name(self) -> str:
         """What it is called in the record: a webhook's address is a secret."""
-        return self.command or f"webhook {self.webhook_env or self.webhook}"
+        where = urlsplit(self.webhook or "").hostname
+        return self.command or f"webhook {self.webhook_env or where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,8 @@ class Plan:
         """The most that a whole day may take."""
         return sum(one.longest_s for one in self.experiments)
 
-    def steps(self, seed: int, date: str = "", only: Sequence[str] = ()) -> list[Step]:
-        """The day's runs in order; the same seed and date draw the same."""
+    def steps(self, seed: int, only: Sequence[str] = ()) -> list[Step]:
+        """The day's runs in order; the same seed draws the same."""
         found: list[Step] = []
         number = 0
         for experiment in self.experiments:
@@ -154,7 +156,7 @@ class Plan:
                 number += 1
                 if only and experiment.name not in only:
                     continue
-                chance = random.Random(f"{seed}/{date}/{experiment.name}/{repetition}")
+                chance = random.Random(f"{seed}/{experiment.name}/{repetition}")
                 drawn = {name: chance.choice(values) for name, values in experiment.choose.items()}
                 pause_s = round(chance.uniform(*experiment.pause_s), 1)
                 told = {**experiment.variables, **drawn}

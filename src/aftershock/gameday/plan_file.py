@@ -114,6 +114,7 @@ def _experiment(file: File, said: Said, common: Mapping[str, Any]) -> Experiment
         confirm=_confirmation(file, block),
         rto_s=rto_s,
         limit_s=_length(block, "limit") or 1800.0,
+        defaults={k: v for k, v in known.items() if isinstance(v, (bool, int, float, str))},
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aftershock.errors import InvalidInput
+from aftershock.run.folder import GAME_DAYS
 from aftershock.slo.reading import Unreadable, read_verdict
 from aftershock.slo.verdict import INCONCLUSIVE, PASS
 
@@ -75,7 +76,7 @@ def read_journal(root: Path) -> Journal:
         ) from None
     runs, left_out = [], []
     for folder in folders:
-        if folder.name.startswith("."):
+        if folder.name.startswith(".") or folder.name == GAME_DAYS:
             continue
         try:
             runs.append(read_run(folder))

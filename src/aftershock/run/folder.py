@@ -17,6 +17,7 @@ from aftershock.errors import InvalidInput
 
 LEAST_FREE_MIB = 64
 _MIB_PER_H = 80  # at any rate of requests: what a sentinel of 200/s and a lab's gauges add to that
+GAME_DAYS = "gamedays"  # the journal's folder for whole days
 DAY_LINK = "AFTERSHOCK_DAY_LINK"  # the variable by which a game day names its link to a run
 
 
