@@ -226,6 +226,20 @@ def gameday_rehearse(plan: str, **wish: Any) -> None:
         raise SystemExit(1)
 
 
+@gameday.command("selftest", short_help="Kill the controllers in mid-fault, on the lab.")
+@click.argument("plan")
+def gameday_selftest(plan: str) -> None:
+    """Rehearse PLAN's first experiment, kill the day and its run with SIGKILL while its fault is
+    on, and see that all healed. Exit status 0: it did.
+    """
+    from aftershock.gameday.selftest import selftest
+
+    found = selftest(plan)
+    _say(found.lines())
+    if not found.passed:
+        raise SystemExit(1)
+
+
 @gameday.command("status", short_help="Days that go on, and the last ones.")
 @click.argument("plan", required=False)
 def gameday_status(plan: str | None) -> None:
@@ -259,6 +273,21 @@ def gameday_confirm(day: str | None, no: bool, why: str) -> None:
     from aftershock.gameday import commands as days
 
     _say(days.order("decline" if no else "confirm", day, why))
+
+
+@gameday.command("render", short_help="The plan for a scheduler.")
+@click.argument("plan")
+@click.option("--to", type=click.Choice(["kubernetes", "systemd", "cron"]), required=True)
+@click.option("--out", metavar="FOLDER", help="Write files there, instead of to the terminal.")
+@click.option("--image", help="kubernetes: has aftershock in it (deploy/Dockerfile).")
+@click.option("--namespace", default="aftershock", show_default=True, help="kubernetes.")
+@click.option("--account", default="controller", show_default=True, help="kubernetes: of the pod.")
+@click.option("--claim", default="", help="kubernetes: a volume claim that keeps the records.")
+def gameday_render(plan: str, to: str, out: str | None, **pod: Any) -> None:
+    """Manifests, units or a line that hold the day of PLAN on its dates."""
+    from aftershock.gameday import render
+
+    _say(render.rendered(plan, to, out, **pod))
 
 
 def _say(lines: Iterable[str]) -> None:

@@ -9,7 +9,6 @@ import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from aftershock.gameday.calendar import CAUGHT_UP, MISSED, ON_TIME, Due
@@ -58,13 +57,13 @@ class Agenda:
         calendar = self._plan.calendar
         if calendar is None:
             return Take(None, ())
-        if "since" not in self._said:
+        if is_new := "since" not in self._said:
             first = now - timedelta(seconds=calendar.late_s + calendar.spread_s)
             self._said["since"] = first.astimezone(UTC).isoformat()
             self._write()
         since = datetime.fromisoformat(self._said["since"])
         found = calendar.due(now, since, self.seed)
-        missed = tuple(one.date for one in found if one.kind == MISSED)
+        missed = () if is_new else tuple(one.date for one in found if one.kind == MISSED)
         held = next((one for one in found if one.kind in (ON_TIME, CAUGHT_UP)), None)
         return Take(held, missed)
 
@@ -78,8 +77,3 @@ class Agenda:
         draft = self._path.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(self._said), encoding="utf-8")
         draft.replace(self._path)
-
-    @property
-    def path(self) -> Path:
-        """The file that it is kept in."""
-        return self._path

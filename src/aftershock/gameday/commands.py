@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -152,7 +152,8 @@ def _go_on(plan: Plan, folder: Path, show: TextIO) -> bool:
         for run in list(record.told.runs.values()):
             if run.state == "begun":
                 found = outcome(folder / RUNS / run.key, folder / f"{run.key}.log", 0)
-                ended(record, run.key, found)
+                died = "" if found.verdict == PASS else "the day's process died during it"
+                ended(record, run.key, replace(found, why=died))
         return _held(plan, record, targets, steps, show)
     finally:
         targets.release()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -27,14 +27,14 @@ def page(told: Told, folder: Path) -> str:
         f'<p class="headline">{escape(sentence(telling.headline(told)))}</p></header>',
         _tiles(told),
         "<h2>Runs</h2>",
-        tables.table(_HEADS, [_row(told, run) for run in telling.runs(told)]),
+        tables.table(_HEADS, [_row(told, run, folder) for run in telling.runs(told)], "prose"),
         "<h2>Follow-ups</h2>",
         f'<ul class="why">{follow}</ul>' if follow else "<p>None.</p>",
         "<h2>Gates</h2>",
-        tables.plain(("UTC", "Run", "Gate", "Answer", "Value"), telling.gates(told))
+        _prose(("UTC", "Run", "Gate", "Answer", "Value"), telling.gates(told))
         or "<p>None was asked.</p>",
         "<h2>Decisions</h2>",
-        tables.plain(("UTC", "What"), telling.decisions(told)),
+        _prose(("UTC", "What"), telling.decisions(told)),
         "<h2>To hold it again</h2>",
         f"<pre>{escape(again(told))}</pre>",
         f'<ul><li><a href="{PLAN_COPY}">{PLAN_COPY}</a>: the plan as it was</li>'
@@ -53,10 +53,17 @@ def _title(told: Told) -> str:
     return f"{'Rehearsal: ' if kind == 'rehearsal' else ''}{told.begun['title']}"
 
 
-def _row(told: Told, run: RunTold) -> list[str]:
+def _prose(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose last cells are sentences; empty without rows."""
+    cells = [[escape(cell) for cell in row] for row in rows]
+    return tables.table(heads, cells, "prose") if cells else ""
+
+
+def _row(told: Told, run: RunTold, folder: Path) -> list[str]:
     name = escape(run.key)
-    if run.detail:
-        name = f'<a href="{RUNS}/{escape(run.key, quote=True)}/report.html">{name}</a>'
+    for file in ("verdict.json", "report.html"):  # a run whose controller died has no report
+        if (folder / RUNS / run.key / file).exists():
+            name = f'<a href="{RUNS}/{escape(run.key, quote=True)}/{file}">{escape(run.key)}</a>'
     word = escape(telling.state(run))
     kind = run.verdict if run.verdict in ("PASS", "FAIL", "INCONCLUSIVE") else ""
     rest = (telling.recovery(run), telling.objective(run), telling.drawn(told, run), run.why)

@@ -115,7 +115,8 @@ def follow_ups(told: Told) -> Iterator[str]:
             yield f"{run.key} was skipped: {run.why}"
         elif run.verdict and run.verdict != "PASS":
             yield f"{run.key} is {run.verdict}: {run.why}"
-            yield from (f"{run.key}: {more}" for more in (run.detail.get("reasons") or ())[1:])
+            reasons = run.detail.get("reasons") or ()
+            yield from (f"{run.key}: {more}" for more in reasons if more != run.why)
         for left in run.detail.get("leftovers") or ():
             yield f"{run.key} left {left} behind: `aftershock recover`"
     for one in told.events:

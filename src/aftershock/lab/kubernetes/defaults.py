@@ -159,6 +159,20 @@ def _job(item: dict[str, Any]) -> None:
     item.setdefault("status", {})
 
 
+def _cron_job(item: dict[str, Any]) -> None:
+    """Kept and shown; nothing in the lab starts its Jobs."""
+    spec = item["spec"]
+    for key, value in (
+        ("concurrencyPolicy", "Allow"),
+        ("suspend", False),
+        ("successfulJobsHistoryLimit", 3),
+        ("failedJobsHistoryLimit", 1),
+    ):
+        spec.setdefault(key, value)
+    pod_spec(spec["jobTemplate"]["spec"]["template"]["spec"])
+    item.setdefault("status", {})
+
+
 def _budget(item: dict[str, Any]) -> None:
     item.setdefault("spec", {})
     item.setdefault(
@@ -186,6 +200,7 @@ _FILLERS = {
     "statefulsets": _statefulset,
     "services": _service,
     "jobs": _job,
+    "cronjobs": _cron_job,
     "poddisruptionbudgets": _budget,
     "horizontalpodautoscalers": _autoscaler,
 }

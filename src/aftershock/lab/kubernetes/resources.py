@@ -100,6 +100,16 @@ BUDGETS = Resource(
     has_generation=True,
 )
 JOBS = Resource("batch", "v1", "jobs", "Job", has_status=True, has_generation=True, in_all=True)
+CRON_JOBS = Resource(
+    "batch",
+    "v1",
+    "cronjobs",
+    "CronJob",
+    short=("cj",),
+    has_status=True,
+    has_generation=True,
+    in_all=True,
+)
 AUTOSCALERS = Resource(
     "autoscaling",
     "v2",
@@ -129,6 +139,7 @@ SERVED: tuple[Resource, ...] = (
     BUDGETS,
     SLICES,
     LEASES,
+    CRON_JOBS,
     JOBS,
 )
 

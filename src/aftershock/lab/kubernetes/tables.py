@@ -225,6 +225,13 @@ def _lease(item: Object) -> Row:
     return [item["metadata"]["name"], holder, _age(item)]
 
 
+def _cron_job(item: Object) -> Row:
+    spec, active = item["spec"], (item.get("status") or {}).get("active") or ()
+    zone, suspended = spec.get("timeZone", "<none>"), str(spec.get("suspend", False))
+    row = [item["metadata"]["name"], spec["schedule"], zone, suspended, len(active)]
+    return [*row, "<none>", _age(item)]
+
+
 _WIDE_WORKLOAD = "Containers,Images,Selector"
 _TABLES: dict[str, tuple[tuple[Column, ...], Callable[[Object], Row]]] = {
     "pods": (
@@ -260,6 +267,10 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Callable[[Object], Row]]] = {
             "Name,Reference,Targets,MinPods,MaxPods,Replicas,Age", whole=("MaxPods", "Replicas")
         ),
         _autoscaler,
+    ),
+    "cronjobs": (
+        _columns("Name,Schedule,Timezone,Suspend,Active,Last Schedule,Age", whole=("Active",)),
+        _cron_job,
     ),
     "configmaps": (_columns("Name,Data,Age"), _data),
     "leases": (_columns("Name,Holder,Age"), _lease),

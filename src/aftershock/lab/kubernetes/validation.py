@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import available_timezones
+
+from cronsim import CronSim, CronSimError
 
 from aftershock.lab.kubernetes.resources import Resource
 from aftershock.lab.kubernetes.selectors import labels_match
@@ -26,6 +30,8 @@ _KEY_RULE = (
 )
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _POLICIES = ("Always", "OnFailure", "Never")
+_ONCE = ("OnFailure", "Never")
+_CONCURRENCY = ("Allow", "Forbid", "Replace")
 _POD_FROZEN = (
     "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
     "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions"
@@ -74,6 +80,8 @@ def check(resource: Resource, item: dict[str, Any], before: dict[str, Any] | Non
         causes += [*_taints(item.get("spec") or {})]
     if resource.plural == "horizontalpodautoscalers":
         causes += [*_autoscaler(item.get("spec") or {})]
+    if resource.plural == "cronjobs":
+        causes += [*_cron_job(item.get("spec") or {})]
     if before is not None:
         causes += [*_frozen(resource, before, item)]
     if causes:
@@ -138,6 +146,36 @@ def _workload(item: dict[str, Any]) -> Iterator[Cause]:
         message = f"Invalid value: {told}: `selector` does not match template `labels`"
         yield Cause("FieldValueInvalid", message, "spec.template.metadata.labels")
     yield from _pod_spec(template.get("spec") or {}, "spec.template.spec")
+
+
+def _cron_job(spec: dict[str, Any]) -> Iterator[Cause]:
+    schedule, zone = str(spec.get("schedule", "")), spec.get("timeZone")
+    try:
+        if len(schedule.split()) != 5:
+            raise CronSimError("expected exactly 5 fields")
+        CronSim(schedule, datetime.now(UTC))
+    except CronSimError as error:
+        yield Cause("FieldValueInvalid", f"{_invalid(schedule)}: {error}", "spec.schedule")
+    if zone is not None and zone not in available_timezones():
+        yield Cause("FieldValueInvalid", f"{_invalid(zone)}: unknown time zone", "spec.timeZone")
+    policy = spec.get("concurrencyPolicy", "Allow")
+    if policy not in _CONCURRENCY:
+        yield _unsupported(policy, _CONCURRENCY, "spec.concurrencyPolicy")
+    job = (spec.get("jobTemplate") or {}).get("spec") or {}
+    where, pod = "spec.jobTemplate.spec", (job.get("template") or {}).get("spec") or {}
+    yield from _pod_spec(pod, f"{where}.template.spec")
+    restart = pod.get("restartPolicy", "Always")
+    if restart not in _ONCE:
+        yield _unsupported(restart, _ONCE, f"{where}.template.spec.restartPolicy")
+    if job.get("podFailurePolicy") and restart != "Never":
+        message = (
+            f'{_invalid(restart)}: only "Never" is supported when podFailurePolicy is specified'
+        )
+        yield Cause("FieldValueInvalid", message, f"{where}.template.spec.restartPolicy")
+
+
+def _invalid(value: str) -> str:
+    return f'Invalid value: "{value}"'
 
 
 def _taints(spec: dict[str, Any]) -> Iterator[Cause]:
