@@ -28,7 +28,13 @@ def experiment(note: str = "notes") -> dict[str, Any]:
     return {
         "title": "Something tiny breaks",
         "description": "And is healed.",
-        "configuration": {"verdict": "PASS", "hold_s": 0, "zone": "az-a", "rto_objective_s": 15},
+        "configuration": {
+            "target": "lab",
+            "verdict": "PASS",
+            "hold_s": 0,
+            "zone": "az-a",
+            "rto_objective_s": 15,
+        },
         "method": [_activity("break_something", told)],
         "rollbacks": [_activity("heal", {"note": note})],
     }

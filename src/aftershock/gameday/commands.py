@@ -23,10 +23,11 @@ from aftershock.gameday.plan_file import read_plan
 from aftershock.gameday.record import RUNS, Record, Told, days, digest_of, read
 from aftershock.gameday.running import LONGEST_END_S, end, outcome
 from aftershock.gameday.targets import Targets, clusters, only_known
-from aftershock.lock import user_name
+from aftershock.lock import HostLock, Occupied, user_name
 from aftershock.run.folder import RunFolder
 from aftershock.slo.verdict import PASS
 
+_A_DAY = "the game day"
 REAL, REHEARSAL = "day", "rehearsal"
 
 
@@ -46,6 +47,22 @@ class Wish:
 def hold(path: str, wish: Wish, show: TextIO | None = None) -> bool:
     """Hold a day, or go on with the one that was cut off; whether every run passed."""
     show = show or sys.stdout
+    if not wish.scheduled:
+        return _hold(path, wish, show)
+    # A scheduler that wakes often meets the day that waits for its time, or goes on.
+    mine = HostLock(f"plan {Path(path).absolute()}", "a day of this plan")
+    try:
+        mine.acquire()
+    except Occupied as error:
+        show.write(f"nothing to do: {error}\n")
+        return True
+    try:
+        return _hold(path, wish, show)
+    finally:
+        mine.release()
+
+
+def _hold(path: str, wish: Wish, show: TextIO) -> bool:
     plan, left_out = read_plan(path), list[str]()
     if wish.kind == REHEARSAL:
         plan, left_out = rehearsal(plan)
@@ -112,7 +129,7 @@ def write_page(folder: Path, told: Told) -> Path:
 
 def _targets(plan: Plan, steps: Sequence[Step]) -> Targets:
     return Targets(
-        steps, plan.path.parent, f"the game day {plan.title!r}", f"gameday-{int(time.time())}"
+        steps, plan.path.parent, f"{_A_DAY} {plan.title!r}", f"gameday-{int(time.time())}"
     )
 
 
@@ -278,13 +295,20 @@ def _heard(folder: Path, told: Told, patience_s: float = 10.0) -> Iterator[str]:
 
 def _ask_elsewhere(name: str, what: str, why: str) -> list[str]:
     """Through the Lease in the plan's cluster, which the day's host looks at."""
-    from aftershock.cluster.lock import ask
+    from aftershock.cluster.lock import ask, held
+    from aftershock.lock import told as holder
 
     plan, said = read_plan(name), []
     at = datetime.now(UTC).isoformat(timespec="seconds")
     request = {"what": what, "by": user_name(), "at": at, "why": why}
     for cluster in clusters(plan.steps(0), plan.path.parent):
-        if ask(cluster, request):
+        found = held(cluster)
+        if found and not str(found.get("what")).startswith(_A_DAY):
+            raise InvalidInput(
+                f"namespace {cluster.namespace} is taken by {holder(found)}, which is no game day: "
+                "end it where it runs"
+            )
+        if found and ask(cluster, request):
             said.append(
                 f"{what} asked of whoever holds namespace {cluster.namespace}, by its Lease"
             )

@@ -15,7 +15,7 @@ from aftershock.gameday.shell import shell
 
 WAITS_S = (0.5, 2.0, 5.0)  # before the second try, the third, …
 TIMEOUT_S = 10.0
-LAST_S = 20.0  # how long the end of a day waits for its news to get out
+LAST_S = 15.0  # how long the end of a day waits for its news to get out
 
 Report = Callable[[str, str, bool, int, str], None]
 
@@ -43,7 +43,7 @@ class News:
             self._queue.put(text)
 
     def close(self) -> None:
-        """Wait a while for what is on its way, then give up."""
+        """Wait a while for what is on its way; what is left then is reported as not sent."""
         if not self._places:
             return
         self._queue.put(None)
@@ -58,6 +58,8 @@ class News:
                 self._report(place.name, text, not why, tries, why)
 
     def _try(self, place: Notification, text: str) -> tuple[int, str]:
+        if self._over.is_set():
+            return 0, "the day was over before it could be sent"
         why = ""
         for number, wait_s in enumerate((0.0, *self._waits_s), 1):
             if wait_s and self._over.wait(wait_s):

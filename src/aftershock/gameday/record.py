@@ -27,6 +27,7 @@ from aftershock.slo.verdict import FAIL, INCONCLUSIVE, PASS
 
 DECISIONS, PLAN_COPY, REQUESTS, RUNS = "decisions.jsonl", "plan.yaml", "requests", "runs"
 SKIPPED = "SKIPPED"
+SCHEMA = 1  # of the events; a change of meaning raises it
 
 
 @dataclass
@@ -125,16 +126,19 @@ class Record:
             **detail,
         }
         with self._lock:
-            self._file.write(json.dumps(said, ensure_ascii=False, default=str) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            try:
+                self._file.write(json.dumps(said, ensure_ascii=False, default=str) + "\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise InvalidInput(f"the day's record can't be written: {error}") from None
             self.told.follow(said)
         return said
 
     def begin(self, **detail: Any) -> None:
         """The first event of a day, or of its going on after a crash."""
         event = "resumed" if self.told.begun else "begun"
-        self.note(event, controller=myself("a game day"), **detail)
+        self.note(event, schema=SCHEMA, controller=myself("a game day"), **detail)
         sync_folder(self.folder)
 
     def close(self) -> None:
@@ -158,15 +162,7 @@ def read(folder: Path) -> Told:
 
 
 def days(root: Path | None = None) -> Iterator[tuple[Path, Told]]:
-    """Every day in the journal, oldest first; a folder that holds none is left out."""
+    """Every day in the journal, oldest first; what is half written or of another version is not."""
     for folder in sorted((root or journal_root() / GAME_DAYS).glob("*/")):
-        if not folder.is_symlink() and (told := read(folder)).begun:
+        if not folder.is_symlink() and (told := read(folder)).begun.get("schema") == SCHEMA:
             yield folder, told
-
-
-def day(name: str) -> tuple[Path, Told]:
-    """A day by its folder, or the folder's name in the journal; `InvalidInput` if there is none."""
-    for folder in (Path(name), journal_root() / GAME_DAYS / name):
-        if (folder / DECISIONS).is_file() and (told := read(folder)).begun:
-            return folder.absolute(), told
-    raise InvalidInput(f"there is no game day {name!r}: `aftershock gameday status` lists them")

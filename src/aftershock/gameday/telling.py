@@ -116,7 +116,8 @@ def follow_ups(told: Told) -> Iterator[str]:
         elif run.verdict and run.verdict != "PASS":
             yield f"{run.key} is {run.verdict}: {run.why}"
             reasons = run.detail.get("reasons") or ()
-            yield from (f"{run.key}: {more}" for more in reasons if more != run.why)
+            if run.why in reasons:  # of a run that the day ended, they only say so
+                yield from (f"{run.key}: {more}" for more in reasons if more != run.why)
         for left in run.detail.get("leftovers") or ():
             yield f"{run.key} left {left} behind: `aftershock recover`"
     for one in told.events:
