@@ -16,6 +16,8 @@ __all__ = [
     "disruption_budgets",
     "disruption_headroom",
     "endpoints_by_zone",
+    "failing_pod_count",
+    "failing_pods",
     "node_conditions",
     "nodes_ready",
     "oom_kills",
@@ -91,6 +93,24 @@ def pending_pods(selector: str = "") -> list[dict[str, Any]]:
 def pending_pod_count(selector: str = "") -> int:
     """How many pods wait for a node or a start."""
     return len(runs.current().workload.pending(selector))
+
+
+def failing_pods(
+    selector: str = "", saying: str = "", within_s: float = 0.0, required: bool = False
+) -> list[dict[str, Any]]:
+    """Containers that ended in failure and are not ready again, as soon as there are any.
+
+    {pod, node, container, why, restarts, exit_code, message}. `saying`: only those whose last
+    message has these words; it is kept where the container's terminationMessagePolicy is
+    FallbackToLogsOnError. They are waited for `within_s` seconds at most; then the list is empty,
+    or `NotFailing` is raised where it is `required`, which fails the run.
+    """
+    return runs.current().workload.failing(selector, saying, within_s, required)
+
+
+def failing_pod_count(selector: str = "", saying: str = "", within_s: float = 0.0) -> int:
+    """How many containers fail so; see `failing_pods`."""
+    return len(runs.current().workload.failing(selector, saying, within_s, False))
 
 
 def endpoints_by_zone(service: str = "") -> dict[str, dict[str, int]]:

@@ -251,6 +251,7 @@ class Injection:
             "skew_ms": self.skew_ms,
             "bit": self.bit,
             "evidence": self.evidence,
+            "level": getattr(self._onlooker, "level", None),
             "ordered": after.ordered if after else None,
             "reverted": after.reverted if after else None,
             "healed_early": after.healed_early if after else None,

@@ -1,4 +1,4 @@
-"""Children of an agent that use something up: processor time, or memory.
+"""Children of an agent that use something up: processor time, or memory, or a GPU's.
 
 Each ends with the agent, by the kernel's hand (PR_SET_PDEATHSIG), and at a deadline by its own, so
 that an agent that hangs keeps none alive. It stands ready and uses nothing until it is told to go.
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from . import cgroups
 from .clock import boottime
@@ -32,10 +32,12 @@ _DEATHSIG = 1
 class Hog:
     """The agent's handle on one of them."""
 
-    def __init__(self, words: Mapping[str, Any]) -> None:
+    def __init__(self, words: Mapping[str, Any], more: Optional[Mapping[str, str]] = None) -> None:
+        """`more`: what its environment has beside ours."""
         command = [sys.executable, "-I", "-S", sys.argv[0], "hog", str(os.getpid())]
         self._process = subprocess.Popen(
             [*command, json.dumps(dict(words))],
+            env={**os.environ, **(more or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -92,13 +94,25 @@ def main(parent: str, told: str) -> None:
         return
     try:
         _settle(words)
+        use_up = _use(words)
     except (OSError, AgentError) as error:
         _say(failed=str(error))
         return
     _say(ready=os.getpid())
     line = sys.stdin.readline()
     if line:
-        {"cpu": _burn, "memory": _press, "oom": _overfill}[words["kind"]](words, float(line))
+        use_up(float(line))
+
+
+def _use(words: Mapping[str, Any]) -> Callable[[float], None]:
+    """What is called, with its deadline, when it is told to go; a GPU is begun with by now."""
+    if words["kind"].startswith("gpu-"):
+        from . import gpuhogs
+
+        card = gpuhogs.settle(words)
+        return lambda until: gpuhogs.KINDS[words["kind"]](card, words, until, _say)
+    of_host = {"cpu": _burn, "memory": _press, "oom": _overfill}[words["kind"]]
+    return lambda until: of_host(words, until)
 
 
 def _settle(words: Mapping[str, Any]) -> None:

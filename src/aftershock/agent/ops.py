@@ -141,11 +141,11 @@ class Operations:
 
         return probe(address, count, interval_s, timeout_s)
 
-    def op_gpu(self) -> List[Dict[str, Any]]:
-        """The GPUs here."""
-        from .gpu import gpus
+    def op_gpu(self, *, over_s: Optional[float] = None) -> List[Dict[str, Any]]:
+        """The GPUs here; all that can be told of them where a while is given, perhaps 0."""
+        from .gpu import gpus, looked_at
 
-        return gpus()
+        return gpus() if over_s is None else looked_at(over_s)
 
     def op_look(self, *, chosen: List[Dict[str, Any]], over_s: float) -> Dict[str, Any]:
         """What another process than this one sees of some processes, over a while."""

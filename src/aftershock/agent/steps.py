@@ -24,6 +24,7 @@ KINDS = {
     "memory-pressure": ("stress", "MemoryPressure"),
     "limit": ("limits", "Limit"),
     "oom": ("ooming", "Oom"),
+    "gpu-memory": ("gpusteps", "GpuMemory"),
 }
 
 

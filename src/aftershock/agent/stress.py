@@ -17,7 +17,7 @@ _TAKEN_S = 30.0
 _LEAST_RESERVE = 64 << 20
 
 
-class _Hogs:
+class Hogs:
     """What both have in common: children that stand ready, go, and are ended."""
 
     kind = ""
@@ -35,10 +35,13 @@ class _Hogs:
     def attach(self) -> Dict[str, Any]:
         """They stand ready, and use nothing."""
         for words in self._asked:
-            self._hogs.append(Hog(words))
+            self._hogs.append(self._begin(words))
         for hog in self._hogs:
             hog.stand_ready()
         return {"owned": [], "undo": {}}
+
+    def _begin(self, words: Dict[str, Any]) -> Hog:
+        return Hog(words)
 
     def fire(self, until: float) -> None:
         """All of them begin."""
@@ -69,7 +72,7 @@ class _Hogs:
         self._hogs = []
 
 
-class CpuStress(_Hogs):
+class CpuStress(Hogs):
     """`cores` processors' worth of time, on some `cpus` or any, perhaps within a cgroup.
 
     A child for each processor; where they are pinned, each to its own in turn.
@@ -104,7 +107,7 @@ class CpuStress(_Hogs):
         return {**seen, "used_s": sum(_used_s(pid) for pid in seen["children"])}
 
 
-class MemoryPressure(_Hogs):
+class MemoryPressure(Hogs):
     """Memory taken until only `available_bytes` are left, or `bytes` of it; never the reserve."""
 
     kind = "memory-pressure"

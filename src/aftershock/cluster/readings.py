@@ -39,6 +39,40 @@ def _waiting(pod: Json) -> Json:
     return {"pod": pod["metadata"]["name"], "node": node, "why": why, "message": message}
 
 
+def failing(rest: Rest, selector: str) -> list[Json]:
+    """Containers that ended in failure and are not ready again.
+
+    {pod, node, container, why, restarts, exit_code, message}: `why` as kubectl shows it
+    (CrashLoopBackOff, Error); `message` is the container's last, where its policy keeps one
+    (terminationMessagePolicy: FallbackToLogsOnError).
+    """
+    pods = rest.items(rest.core.list_namespaced_pod, rest.namespace, label_selector=selector)
+    return [
+        _failure(pod, container, end)
+        for pod in pods
+        for container in _containers(pod.get("status") or {})
+        if not container.get("ready") and (end := _end(container)) and end["exitCode"]
+    ]
+
+
+def _end(container: Json) -> Mapping[str, Any] | None:
+    states = (container.get(key) or {} for key in ("state", "lastState"))
+    return next((state["terminated"] for state in states if "terminated" in state), None)
+
+
+def _failure(pod: Json, container: Json, end: Mapping[str, Any]) -> Json:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    return {
+        "pod": pod["metadata"]["name"],
+        "node": (pod.get("spec") or {}).get("nodeName") or "",
+        "container": container["name"],
+        "why": waiting.get("reason") or end.get("reason") or "Error",
+        "restarts": container.get("restartCount", 0),
+        "exit_code": end["exitCode"],
+        "message": end.get("message") or "",
+    }
+
+
 def _containers(status: Mapping[str, Any]) -> list[Json]:
     kinds = ("initContainerStatuses", "containerStatuses")
     return [container for kind in kinds for container in status.get(kind) or ()]

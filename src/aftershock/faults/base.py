@@ -67,6 +67,7 @@ EffectKind = Literal[
     "pressed",
     "oom",
     "exhausted",
+    "gpu-pressed",
 ]
 
 

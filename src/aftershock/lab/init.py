@@ -58,7 +58,13 @@ class World:
         children = Children()
         groups = NodeGroups(self.lab_dir) if self.settings.has_cgroups else None
         runtime = ProcessRuntime(
-            self.settings.places(), children, self.libraries, self.log_dir, volumes, groups
+            self.settings.places(),
+            children,
+            self.libraries,
+            self.log_dir,
+            volumes,
+            groups,
+            self.settings.gpus_per_node,
         )
         runtime.kubelets.start()
         proxy = self._start_gateway(children)

@@ -44,7 +44,9 @@ class ProcessRuntime:
         log_dir: Path,
         volumes: Volumes,
         groups: NodeGroups | None = None,
+        gpus: int = 1,
     ) -> None:
+        self._gpus = gpus  # of each node
         self._volumes, self._groups = volumes, groups
         self._places = {place.name: place for place in places}
         self._children = children
@@ -83,10 +85,11 @@ class ProcessRuntime:
 
     def _environment(self, pod: PodSpec) -> dict[str, str]:
         place = self._places[pod.node]
-        own = {**gpu.environment(self._libraries, place.ledger), **pod.env}
+        cards = gpu.environment(self._libraries, place.ledger, self._gpus)
         # What an image of ours has as `python3` is here the one that runs the lab.
-        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-        return {**os.environ, "PATH": path, **own, containers.MARK: pod.uid}
+        path = f"{Path(sys.executable).parent}:{cards['PATH']}"
+        own = {**os.environ, **cards, "PATH": path, **pod.env}
+        return {**own, containers.MARK: pod.uid}
 
     def was_oom_killed(self, uid: str) -> bool:
         """Whether the kernel killed for memory in the container that ended last."""
@@ -128,6 +131,11 @@ class ProcessRuntime:
         if entry := self._pods.get(uid):
             await entry[1].stop(grace_s)
             containers.kill(uid)
+
+    def last_words(self, uid: str) -> str:
+        """The last line that a pod's processes wrote."""
+        text = self.log(self._pods[uid][0].name).read_text(errors="replace").strip()
+        return text.rpartition("\n")[2]
 
     def log(self, pod_name: str) -> Path:
         """What the pod of that name wrote."""

@@ -60,6 +60,7 @@ class LabSettings:
     connect_timeout_ms: int = 1000
     server_startup_s: float = 1.0
     gpu_memory_utilization: float = 0.9
+    gpus_per_node: int = 1  # a model server asks for all of them, and uses the first
     autoscale_gpu_percent: float = 0.0  # 0: no autoscaler
     volume_mib: int = 0  # of a zone's own volume; 0: none
     volume_mib_s: float = 60.0  # what its device gives to all of the zone together
@@ -80,6 +81,7 @@ class LabSettings:
         _within("connect_timeout_ms", self.connect_timeout_ms, 10, 60_000)
         _within("server_startup_s", self.server_startup_s, 0, 600)
         _within("gpu_memory_utilization", self.gpu_memory_utilization, 0.3, 0.99)
+        _within("gpus_per_node", self.gpus_per_node, 1, 8)
         _within("autoscale_gpu_percent", self.autoscale_gpu_percent, 0, 100)
         if self.volume_mib:
             _within("weights_mib", self.weights_mib, 1, 65_536)

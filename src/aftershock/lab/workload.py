@@ -89,8 +89,9 @@ def _pod(settings: LabSettings) -> dict[str, Any]:
                 "name": "server",
                 "image": MODEL_IMAGE,
                 "args": model_args(settings),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
                 "ports": [{"name": "http", "containerPort": SERVER_PORT}],
-                "resources": {"limits": {"nvidia.com/gpu": "1"}},
+                "resources": {"limits": {"nvidia.com/gpu": str(settings.gpus_per_node)}},
                 "readinessProbe": {"httpGet": {"path": "/health", "port": SERVER_PORT}},
             }
         ],
@@ -101,7 +102,8 @@ class Workload:
     """The Deployment, on a cluster of its own whose pods are the runtime's processes."""
 
     def __init__(self, settings: LabSettings, runtime: ProcessRuntime, lab_dir: Path) -> None:
-        nodes = [NodeInfo(place.name, place.zone, place.ipv4) for place in settings.places()]
+        cards = settings.gpus_per_node
+        nodes = [NodeInfo(one.name, one.zone, one.ipv4, cards) for one in settings.places()]
         self._settings = settings
         self._lab_dir = lab_dir
         self._cluster = Cluster(nodes, runtime, metric=runtime.metric)

@@ -195,7 +195,7 @@ def inventory_of(
             node(
                 place,
                 {
-                    **gpu.environment(libraries, place.ledger),
+                    **gpu.environment(libraries, place.ledger, settings.gpus_per_node),
                     **volumes.joined(settings, lab_dir, place),
                 },
             )

@@ -21,7 +21,7 @@ from aftershock.run.settings import Settings
 from aftershock.run.target import Target
 
 _ACTIONS = "aftershock.actions."
-_ASKED_FIRST = tuple(f"{_ACTIONS}{name}" for name in ("host", "kubernetes", "zone"))
+_ASKED_FIRST = tuple(f"{_ACTIONS}{name}" for name in ("gpu", "host", "kubernetes", "zone"))
 _SOAK = (f"{_ACTIONS}load", "soak")
 _LIMITED = tuple(f"{_ACTIONS}{name}" for name in ("command", "network"))
 _NOT_UP = "what lives in the lab's Kubernetes API (pods, cordons): no names before it is up"

@@ -43,7 +43,7 @@ def freeze(run: Run, where: str, words: Words, lease_s: Any) -> Told:
 def kill(run: Run, where: str, words: Words, how: Words, lease_s: Any) -> Told:
     """See `aftershock.actions.host.kill_processes`."""
     told: Told = {
-        "times": _whole("times", how["times"]),
+        "times": wording.whole("times", how["times"]),
         "every_s": wording.number("every_s", how["every_s"]),
         "seed": run.settings.seed,
         "signal": str(how["signal"]).upper().removeprefix("SIG"),
@@ -53,13 +53,13 @@ def kill(run: Run, where: str, words: Words, how: Words, lease_s: Any) -> Told:
 
 def out_of_memory(run: Run, where: str, words: Words, kills: Any, lease_s: Any) -> Told:
     """See `aftershock.actions.host.exhaust_memory`."""
-    many = _whole("kills", kills)
+    many = wording.whole("kills", kills)
     return _break(run, where, words, lambda which: OutOfMemory(which, many), lease_s)
 
 
 def no_room(run: Run, where: str, what: str, words: Words, room: Any, lease_s: Any) -> Told:
     """See `exhaust_pids` and `exhaust_files` of `aftershock.actions.host`."""
-    left = _whole("room", room)
+    left = wording.whole("room", room)
     return _break(run, where, words, lambda which: NoRoom(what, which, left), lease_s)
 
 
@@ -67,8 +67,10 @@ def stress_cpu(run: Run, where: str, words: Words, lease_s: Any) -> Told:
     """See `aftershock.actions.host.stress_cpu`."""
     fault = CpuStress(
         cores=wording.number("cores", words["cores"]),
-        cpus=tuple(_whole("cpus", word) for word in str(words["cpus"]).split(",") if word.strip()),
-        nice=_whole("nice", words["nice"]),
+        cpus=tuple(
+            wording.whole("cpus", one) for one in str(words["cpus"]).split(",") if one.strip()
+        ),
+        nice=wording.whole("nice", words["nice"]),
         cgroup=str(words["cgroup"]),
     )
     return _on_hosts(run, where, fault, lease_s)
@@ -155,16 +157,9 @@ def _processes(words: Words) -> Processes:
     if words.get("container"):
         raise InvalidFault("container is for pods: name them by a label or `pod/NAME` in `where`")
     return Processes(
-        pid=_whole("pid", words["pid"]),
+        pid=wording.whole("pid", words["pid"]),
         pattern=str(words["pattern"]),
-        count=_whole("count", words["count"]),
+        count=wording.whole("count", words["count"]),
         cgroup=str(words["cgroup"]),
         tree=wording.truth("tree", words["tree"]),
     )
-
-
-def _whole(name: str, value: Any) -> int:
-    number = wording.number(name, value or 0)
-    if number != int(number):
-        raise InvalidFault(f"{name} is {value!r}: give a whole number")
-    return int(number)

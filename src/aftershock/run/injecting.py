@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -226,6 +226,15 @@ class Injections:
     def touched(self) -> set[str]:
         """The nodes and pods on which something is still injected."""
         return {name for names, _ in self._active() for name in names}
+
+    def nodes_under(self, kinds: Container[str]) -> Callable[[], set[str]]:
+        """The nodes that some kinds of faults are on, whenever it is called."""
+        return lambda: {
+            name
+            for names, one in self._active()
+            for name in names
+            if one.to_dict()["fault"] in kinds
+        }
 
     def _active(self) -> Iterator[tuple[frozenset[str], Injected]]:
         # Pods that are killed are their owners' share, wherever they are.

@@ -12,7 +12,7 @@ from aftershock.errors import InvalidInput, Unsupported
 from aftershock.ledger import Ledger
 from aftershock.load.contact import first_contact
 from aftershock.load.quality import scorer_of
-from aftershock.run import alone, closing, enter, judging, leave
+from aftershock.run import alone, closing, enter, gpus, judging, leave
 from aftershock.run.breaking import Breaking
 from aftershock.run.console import Console
 from aftershock.run.folder import RunFolder
@@ -126,7 +126,9 @@ class Run:
         if self.lock:
             self.lock.note(ledger)
         self.target.up(ledger)
-        self.breaking.begin(Injections(self.target, ledger, self.settings))
+        injections = Injections(self.target, ledger, self.settings)
+        self.breaking.begin(injections)
+        self.watcher.pressed = injections.nodes_under(gpus.PRESSING)
         if self.target.lab:  # its API answers only now
             Foresight(self.settings, self.target).refuse(*self._plan)
         inventory = self.target.inventory

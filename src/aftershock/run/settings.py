@@ -54,6 +54,7 @@ class Settings:
     gateway: str = "resilient"
     gateway_port: int = 18080
     replicas: int = 6
+    gpus_per_node: int = 1  # lab only
     autoscale_gpu_percent: float = 0.0  # lab only; 0: no autoscaler
     volume_mib: int = 0  # lab only: of each zone's own volume; 0: none
     volume_mib_s: float = 60.0  # lab only: how fast it is
@@ -85,6 +86,7 @@ class Settings:
         _within("load_processes", self.load_processes, 1, 64)
         _within("gateway_port", self.gateway_port, 1, 65535)
         _within("replicas", self.replicas, 1, 6)
+        _within("gpus_per_node", self.gpus_per_node, 1, 8)
         _within("autoscale_gpu_percent", self.autoscale_gpu_percent, 0, 100)
         _within("volume_mib", self.volume_mib, 0, 4096)
         _within("volume_mib_s", self.volume_mib_s, 1, 1 << 20)

@@ -169,6 +169,7 @@ class Target:
             gateway=settings.gateway,
             gateway_port=settings.gateway_port,
             replicas=settings.replicas,
+            gpus_per_node=settings.gpus_per_node,
             autoscale_gpu_percent=settings.autoscale_gpu_percent,
             volume_mib=settings.volume_mib,
             volume_mib_s=settings.volume_mib_s,

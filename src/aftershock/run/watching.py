@@ -6,13 +6,15 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from statistics import fmean
 from typing import Any
 
 from aftershock.errors import AftershockError, HostUnreachable, Unsupported
 from aftershock.run.console import Console, Status
 from aftershock.run.replicas import Replicas
 from aftershock.run.target import Target
+from aftershock.slo.objectives import PRESSED
 from aftershock.slo.timeline import Timeline
 
 logger = logging.getLogger("chaostoolkit")
@@ -34,6 +36,7 @@ class Watcher:
         self.console = console
         self.phase = "lab"
         self.gpu: dict[str, list[dict[str, Any]]] = {}
+        self.pressed: Callable[[], Container[str]] = frozenset  # nodes whose GPUs we use up
         self.zones_up: dict[str, float | None] = {}
         self._served: list[tuple[float, dict[str, int]]] = []
         self._stop = threading.Event()
@@ -98,6 +101,7 @@ class Watcher:
             self._stop.wait(due - time.monotonic())
 
     def _read_gpus(self) -> None:
+        pressed = self.pressed()
         for node in self.target.inventory.nodes:
             if self._stop.is_set():
                 return
@@ -117,12 +121,15 @@ class Watcher:
                 logger.debug("not read: %s", error)
                 continue
             self.gpu[node.name] = cards
-            if cards:
-                busy = sum(card["utilisation_percent"] for card in cards) / len(cards)
-                used = sum(card["memory_used_mib"] for card in cards)
-                total = sum(card["memory_total_mib"] for card in cards)
-                now = time.monotonic()
-                self.timeline.gauge("gpu_utilisation_percent", node.name, busy, now)
+            there, now = [card for card in cards if not card["lost"]], time.monotonic()
+            if node.name in pressed:
+                self.timeline.gauge(PRESSED, node.name, 1.0, now)
+            if busy := _utilisations(there):  # a GPU that is split by MIG doesn't tell it
+                self.timeline.gauge("gpu_utilisation_percent", node.name, fmean(busy), now)
+            if there:
+                used, total = (
+                    sum(card[f"memory_{key}_mib"] for card in there) for key in ("used", "total")
+                )
                 self.timeline.gauge("gpu_memory_used_percent", node.name, 100 * used / total, now)
 
     def _read_gateway(self) -> None:
@@ -159,14 +166,18 @@ class Watcher:
         # The newest requests are still in flight: shown is what is decided, a moment ago.
         end = self.timeline.horizon()
         window = self.timeline.window(end - SHOWN_S, end)
-        busy = [card["utilisation_percent"] for cards in list(self.gpu.values()) for card in cards]
+        busy = [one for cards in list(self.gpu.values()) for one in _utilisations(cards)]
         self.console.status(
             Status(
                 phase=self.phase,
                 throughput_rps=window.throughput_rps,
                 p99_ms=window.p99_e2e_ms,
                 error_percent=None if window.error_rate is None else 100 * window.error_rate,
-                gpu_percent=sum(busy) / len(busy) if busy else None,
+                gpu_percent=fmean(busy) if busy else None,
                 zones=dict(self.zones_up),
             )
         )
+
+
+def _utilisations(cards: Iterable[Mapping[str, Any]]) -> list[float]:
+    return [one for card in cards if (one := card["utilisation_percent"]) is not None]

@@ -146,6 +146,14 @@ def number(name: str, value: Any) -> float:
     return found
 
 
+def whole(name: str, value: Any) -> int:
+    """A whole number, 0 where nothing is given, or a sentence that asks for one."""
+    found = number(name, value or 0)
+    if found != int(found):
+        raise InvalidFault(f"{name} is {value!r}: give a whole number")
+    return int(found)
+
+
 def truth(name: str, value: Any) -> bool:
     """A truth, or a sentence that asks for one."""
     if isinstance(value, bool):

@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 STAGES = ("deleted", "scheduled", "started", "ready")
 LEAST_WATCHED_S = 1.0
+LOOK_S = 0.3
 
 Told = dict[str, Any]
 
 
 class NotScaled(AftershockError):
     """An autoscaler did not scale in time."""
+
+
+class NotFailing(AftershockError):
+    """No container failed where one had to."""
 
 
 class Workload:
@@ -121,6 +126,21 @@ class Workload:
     def pending(self, selector: str) -> list[Told]:
         """See `aftershock.probes.kubernetes.pending_pods`."""
         return readings.pending(self.rest, selector or self._selector)
+
+    def failing(self, selector: str, saying: str, within_s: Any, required: Any) -> list[Told]:
+        """See `aftershock.probes.kubernetes.failing_pods`."""
+        wait_s, needed = number("within_s", within_s), truth("required", required)
+        until = time.monotonic() + wait_s
+        while True:
+            found = readings.failing(self.rest, selector or self._selector)
+            meant = [one for one in found if saying.lower() in one["message"].lower()]
+            if meant or time.monotonic() >= until:
+                break
+            time.sleep(LOOK_S)
+        if needed and not meant:
+            words = f" and says {saying!r}" if saying else ""
+            raise NotFailing(f"no container fails{words} within {wait_s:g} s, though one should")
+        return meant
 
     def endpoints(self, service: str) -> dict[str, dict[str, int]]:
         """See `aftershock.probes.kubernetes.endpoints_by_zone`."""

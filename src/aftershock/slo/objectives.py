@@ -10,6 +10,7 @@ from aftershock.slo.levels import INDICATORS, Levels
 from aftershock.slo.timeline import LOAD, Timeline, Window
 
 WINDOW_S = 5.0
+PRESSED = "gpus_pressed"  # by a fault of ours, on this node
 
 
 class NoMeasurement(AftershockError):
@@ -64,14 +65,20 @@ def within(
 ) -> Reading:
     """Read an indicator over the last `width_s` that are decided (or up to `end`).
 
-    A gauge's value is the worst label's mean. Raises NoMeasurement when nothing was measured.
+    A gauge's value is the worst label's mean, without those that a fault of ours presses then: what
+    we use up is not the service's. Raises NoMeasurement when nothing was measured.
     """
     bound = levels.bound(indicator, level)
     kind = INDICATORS[indicator]
     stop = timeline.horizon() if end is None else end
     start = stop - width_s
     if kind.gauge:
-        means = gauge_means(timeline, indicator, start, stop)
+        pressed = timeline.series(PRESSED)
+        means = {
+            label: mean
+            for label, mean in gauge_means(timeline, indicator, start, stop).items()
+            if not any(start <= at < stop for at, _ in pressed.get(label, ()))
+        }
         found = (max if kind.ceiling else min)(means.values(), default=None)
         samples = len(means)
     else:

@@ -1,4 +1,4 @@
-"""The lab's GPUs: a stand-in for NVML and CUDA that is built from C on first use.
+"""The lab's GPUs: a stand-in for NVML, CUDA and dcgmi that is built from C on first use.
 
 LD_LIBRARY_PATH is read when a process starts, so the pair reaches those that are started with
 `environment`; in a running process nothing changes.
@@ -15,9 +15,11 @@ from pathlib import Path
 
 from aftershock.errors import Unsupported
 
-SOURCE = Path(__file__).with_name("mock_gpu.c")
-LIBRARIES = {"NVML": "libnvidia-ml.so.1", "CUDA": "libcuda.so.1"}
-LEDGER = "MOCKGPU_LEDGER"
+_HERE = Path(__file__).parent
+LIBRARIES = {"mock_nvml.c": "libnvidia-ml.so.1", "mock_cuda.c": "libcuda.so.1"}
+PROGRAMS = {"mock_dcgmi.c": "dcgmi"}
+LEDGER, COUNT = "MOCKGPU_LEDGER", "MOCKGPU_COUNT"
+_MADE = {**LIBRARIES, **PROGRAMS}
 
 
 def cache_dir() -> Path:
@@ -31,14 +33,16 @@ def cache_dir() -> Path:
 
 def library_dir() -> Path:
     """Where the pair built from this very source lies, or would."""
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    return cache_dir() / f"mock-gpu-{digest}"
+    digest = hashlib.sha256()
+    for path in sorted(_HERE.glob("mock_*.[ch]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return cache_dir() / f"mock-gpu-{digest.hexdigest()[:16]}"
 
 
 def build() -> Path:
     """Build the pair unless the cache has it; return its directory. Safe to run side by side."""
     target = library_dir()
-    if all((target / name).exists() for name in LIBRARIES.values()):
+    if all((target / name).exists() for name in _MADE.values()):
         return target
     compiler = shutil.which("cc")
     if compiler is None:
@@ -51,22 +55,20 @@ def build() -> Path:
             f"cannot write {target.parent}: {why.strerror}; make it writable or set XDG_CACHE_HOME"
         ) from why
     try:
-        for flag, name in LIBRARIES.items():
-            _compile(compiler, flag, work / name)
+        for source, name in _MADE.items():
+            _compile(compiler, _HERE / source, work / name)
         target.mkdir(exist_ok=True)
-        for name in LIBRARIES.values():
+        for name in _MADE.values():
             (work / name).replace(target / name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
 
 
-def _compile(compiler: str, flag: str, output: Path) -> None:
+def _compile(compiler: str, source: Path, output: Path) -> None:
+    shared = ("-shared", "-fPIC", f"-Wl,-soname,{output.name}") if ".so" in output.name else ()
     built = subprocess.run(
-        [
-            *(compiler, "-O2", "-shared", "-fPIC", "-pthread", f"-D{flag}"),
-            *(f"-Wl,-soname,{output.name}", "-o", str(output), str(SOURCE)),
-        ],
+        [compiler, "-O2", "-pthread", *shared, "-o", str(output), str(source)],
         capture_output=True,
         text=True,
         check=False,
@@ -75,7 +77,15 @@ def _compile(compiler: str, flag: str, output: Path) -> None:
         raise Unsupported(f"{compiler} could not build {output.name}: {built.stderr.strip()}")
 
 
-def environment(libraries: str, ledger: str) -> dict[str, str]:
-    """What a process is started with so that pynvml and libcuda's users meet the mock."""
+def environment(libraries: str, ledger: str, count: int = 1) -> dict[str, str]:
+    """What a process is started with so that pynvml, libcuda's users and `dcgmi` meet the mock.
+
+    `count`: how many cards the node has.
+    """
     path = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": f"{libraries}:{path}" if path else libraries, LEDGER: ledger}
+    return {
+        "LD_LIBRARY_PATH": f"{libraries}:{path}" if path else libraries,
+        "PATH": f"{libraries}:{os.environ.get('PATH', os.defpath)}",
+        LEDGER: ledger,
+        COUNT: str(count),
+    }

@@ -12,7 +12,7 @@ from aftershock.lab.kubernetes import podstatus
 from aftershock.lab.kubernetes.events import Recorder
 from aftershock.lab.kubernetes.podstatus import Life
 from aftershock.lab.kubernetes.resources import NODES, PODS
-from aftershock.lab.kubernetes.runtime import MemoryRuntime, PodRuntime, PodSpec
+from aftershock.lab.kubernetes.runtime import LogRuntime, MemoryRuntime, PodRuntime, PodSpec
 from aftershock.lab.kubernetes.store import Change, Object, Store, timestamp
 
 _log = logging.getLogger(__name__)
@@ -202,6 +202,9 @@ class _Worker:
         runtime = self._all.runtime
         killed = isinstance(runtime, MemoryRuntime) and runtime.was_oom_killed(self.uid)
         life.state = podstatus.terminated(exit_status, started_at, which, killed)
+        policy = self._pod["spec"]["containers"][0].get("terminationMessagePolicy")
+        if exit_status and policy == "FallbackToLogsOnError" and isinstance(runtime, LogRuntime):
+            life.state["terminated"]["message"] = runtime.last_words(self.uid)
         return exit_status
 
     async def _watch(self, ended: asyncio.Task[int]) -> None:

@@ -67,6 +67,14 @@ class NodeRuntime(Protocol):
 
 
 @runtime_checkable
+class LogRuntime(Protocol):
+    """A runtime that keeps what its containers write."""
+
+    def last_words(self, uid: str) -> str:
+        """The last line of a pod's log; nothing where it wrote none."""
+
+
+@runtime_checkable
 class MemoryRuntime(Protocol):
     """A runtime whose containers may be killed for memory."""
 

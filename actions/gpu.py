@@ -1,0 +1,61 @@
+"""Break GPUs: their memory taken.
+
+`where` names zones and nodes of the target, with commas; `all` means every node. `gpus` names GPUs
+on each: indexes as NVML counts (`0,1`), UUIDs (`GPU-…`), or `all`. `used_by`: a regular expression
+for the command lines of those who use them and are meant; a GPU that anybody else uses is refused,
+unless `anyone`. Run by the agent on the GPUs' host with the driver's own libraries: no toolkit and
+no framework is needed there.
+
+`lease_s`: seconds after which each host heals by itself, whatever became of us. It raises
+`InvalidFault` for what makes no sense and `Unsupported` where there is no driver, both before
+anything is touched, and `NotApplied` when a host refused: no such GPU, more memory than there is, a
+GPU in exclusive mode, split by MIG, or of somebody who is not meant. Each injection's evidence has
+its `level`: `emulated` on the lab, whose driver is a mock.
+"""
+
+from typing import Any
+
+from aftershock import run as runs
+from aftershock.run import gpus as faults
+
+__all__ = ["heal_gpus", "press_gpu_memory"]
+
+
+def press_gpu_memory(
+    where: str,
+    gpus: str = "0",
+    take_mib: float = 0.0,
+    free_mib: float = 0.0,
+    share: float = 0.0,
+    keep: bool = False,
+    steps: int = 1,
+    over_s: float = 0.0,
+    used_by: str = "",
+    anyone: bool = False,
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Take memory of GPUs: `take_mib`, or all but `free_mib`, or until a `share` (0 to 1) is used.
+
+    In `steps` equal parts over `over_s` seconds, or at once; written to, so that it is there. An
+    engine that took its memory when it started mostly doesn't feel it; one that is restarted
+    meanwhile finds too little. `keep`: what others let go of is taken as well, so that it stays
+    scarce when an engine ends. A child of the agent holds it; the driver frees it with the child,
+    however that ends. Evidence: NVML's used memory, asked from another process.
+    """
+    words = {
+        "gpus": gpus,
+        "take_mib": take_mib,
+        "free_mib": free_mib,
+        "share": share,
+        "keep": keep,
+        "steps": steps,
+        "over_s": over_s,
+        "used_by": used_by,
+        "anyone": anyone,
+    }
+    return faults.press_memory(runs.current(), where, words, lease_s)
+
+
+def heal_gpus(where: str = "all") -> dict[str, Any]:
+    """Order the heal of every GPU fault of this run on some hosts. Idempotent."""
+    return runs.current().breaking.heal(where, kinds=faults.KINDS)

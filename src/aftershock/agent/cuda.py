@@ -1,0 +1,104 @@
+"""One GPU through CUDA's driver API, which comes with the driver: no toolkit, no framework."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, List
+
+from .errors import AgentError, CannotDo
+
+OUT_OF_MEMORY = 2
+_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+_LEAST_BYTES = 2 << 20  # what the driver hands out memory in
+_MOST_BYTES = 1 << 30
+_PATTERN = 0xA5
+
+
+class Card:
+    """The first GPU that CUDA_VISIBLE_DEVICES leaves, with a context of this process on it.
+
+    The driver takes back all of it when the process ends, by whatever hand.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._cuda = ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            raise CannotDo(f"no CUDA on this host ({error}): install NVIDIA's driver") from None
+        self._device, self._context = ctypes.c_int(), ctypes.c_void_p()
+        self.call("cuInit", 0)
+        self.call("cuDeviceGet", ctypes.byref(self._device), 0)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
+        self.call("cuCtxSetCurrent", self._context)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """A call of the driver's; AgentError has its name for what went wrong."""
+        if result := getattr(self._cuda, name)(*arguments):
+            raise AgentError(f"{name}: {self._name_of(result)}")
+
+    def _name_of(self, result: int) -> str:
+        name = ctypes.c_char_p()
+        if self._cuda.cuGetErrorName(result, ctypes.byref(name)) or not name.value:
+            return f"CUDA error {result}"
+        return name.value.decode()
+
+    def free_bytes(self) -> int:
+        """What is left of its memory."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value
+
+    def multiprocessors(self) -> int:
+        """How many SMs it has."""
+        count = ctypes.c_int()
+        self.call(
+            "cuDeviceGetAttribute",
+            ctypes.byref(count),
+            ctypes.c_int(_MULTIPROCESSORS),
+            self._device,
+        )
+        return count.value
+
+    def take(self, size: int) -> int:
+        """Hold up to `size` bytes more, written to so that they are there; how many it became.
+
+        In pieces of at most 1 GiB; smaller and smaller ones where there is no room for such.
+        """
+        taken, piece = 0, _MOST_BYTES
+        while size - taken >= _LEAST_BYTES and piece >= _LEAST_BYTES:
+            wanted = min(piece, size - taken)
+            address = ctypes.c_uint64()
+            result = self._cuda.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(wanted))
+            if result == OUT_OF_MEMORY:
+                piece //= 2
+                continue
+            if result:
+                raise AgentError(f"cuMemAlloc_v2: {self._name_of(result)}")
+            self.call("cuMemsetD8_v2", address, ctypes.c_ubyte(_PATTERN), ctypes.c_size_t(wanted))
+            taken += wanted
+        self.call("cuCtxSynchronize")
+        return taken
+
+    def kernel(self, text: bytes, name: bytes) -> ctypes.c_void_p:
+        """A function of a module of PTX, compiled by the driver."""
+        module, function = ctypes.c_void_p(), ctypes.c_void_p()
+        self.call("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(text))
+        self.call("cuModuleGetFunction", ctypes.byref(function), module, ctypes.c_char_p(name))
+        return function
+
+    def room(self, size: int) -> ctypes.c_uint64:
+        """The address of a block of memory."""
+        address = ctypes.c_uint64()
+        self.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
+        return address
+
+    def run(self, function: ctypes.c_void_p, blocks: int, threads: int, words: List[Any]) -> None:
+        """Run a kernel and wait for its end."""
+        pointers = (ctypes.c_void_p * len(words))(
+            *(ctypes.cast(ctypes.pointer(word), ctypes.c_void_p) for word in words)
+        )
+        one = ctypes.c_uint(1)
+        grid = (ctypes.c_uint(blocks), one, one, ctypes.c_uint(threads), one, one)
+        none = ctypes.c_void_p()
+        self.call("cuLaunchKernel", function, *grid, ctypes.c_uint(0), none, pointers, none)
+        self.call("cuCtxSynchronize")

@@ -1,0 +1,51 @@
+"""What a child does that presses a GPU: it holds memory, or keeps the processors busy."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any, Callable, Dict, Mapping
+
+from .clock import boottime
+from .cuda import Card
+
+Say = Callable[..., None]
+_LATE_S = 2  # a driver that hangs keeps no child alive
+_POLL_S = 0.05
+
+
+def settle(words: Mapping[str, Any]) -> Card:
+    """A context on the GPU: some memory of it (hundreds of MB on a real one) is taken by now."""
+    return Card()
+
+
+def hold_memory(card: Card, words: Mapping[str, Any], until: float, say: Say) -> None:
+    """Take what is wanted, in `steps` equal parts over a while, and hold it.
+
+    `keep`: what others let go of is taken, too, as long as more than `leave` is free.
+    """
+    _end_at(until)
+    wanted = words["bytes"] if words["bytes"] else max(0, card.free_bytes() - words["leave"])
+    began, taken, failed = time.monotonic(), 0, False
+    for step in range(1, words["steps"] + 1):
+        due = began + words["over_s"] * (step - 1) / max(1, words["steps"] - 1)
+        while time.monotonic() < due and boottime() < until:
+            time.sleep(min(_POLL_S, max(0.0, due - time.monotonic())))
+        share = wanted * step // words["steps"] - taken
+        got = card.take(share) if not failed else 0
+        failed = failed or got < 0.99 * share
+        taken += got
+    say(taken=taken, wanted=wanted, took_s=time.monotonic() - began)
+    while boottime() < until:
+        time.sleep(min(_POLL_S, max(0.0, until - boottime())))
+        if words["keep"]:
+            card.take(max(0, card.free_bytes() - words["leave"]))
+
+
+def _end_at(until: float) -> None:
+    signal.alarm(max(1, int(until - boottime()) + _LATE_S))
+
+
+KINDS: Dict[str, Callable[[Card, Mapping[str, Any], float, Say], None]] = {
+    "gpu-memory": hold_memory,
+}

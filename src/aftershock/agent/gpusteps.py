@@ -1,0 +1,108 @@
+"""Steps that press a host's GPUs, by a child of the agent for each, which ends with it."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping
+
+from . import gpu
+from .classifier import check_options
+from .errors import AgentError, Invalid
+from .hogs import Hog
+from .stress import Hogs
+
+_MIB = 1 << 20
+_WHOM = ("gpus", "used_by", "anyone")
+_MEMORY = (*_WHOM, "take_bytes", "free_bytes", "share", "keep", "steps", "over_s")
+
+
+class _OnGpus(Hogs):
+    """Children that stand ready with a context on a GPU each."""
+
+    def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.about = {"gpus": list(options["gpus"]), "level": ""}
+        self._options = dict(options)
+        self._cards: List[Dict[str, Any]] = []
+        self._told: Dict[int, Dict[str, Any]] = {}
+
+    def attach(self) -> Dict[str, Any]:
+        """Which GPUs it is, and that they may be touched, is known by now."""
+        self._cards = gpu.find(self._options["gpus"])
+        for card in self._cards:
+            self._check(card)
+        self._asked = [self._words(card) for card in self._cards]
+        self.about["gpus"] = [card["uuid"] for card in self._cards]
+        self.about["level"] = self._cards[0]["level"]
+        return super().attach()
+
+    def _check(self, card: Dict[str, Any]) -> None:
+        which = f"GPU {card['index']}"
+        if card["lost"]:
+            raise AgentError(f"{self.kind}: {which} is lost: reset it, or restart the host")
+        if card["mig"]:
+            raise Invalid(
+                f"{self.kind}: {which} is split by MIG, and its instances are not supported: "
+                "name a GPU that isn't"
+            )
+        if card["compute_mode"] not in (None, "default"):
+            raise Invalid(
+                f"{self.kind}: {which} is in {card['compute_mode']} mode, where two processes "
+                f"can't share it: set it to default (nvidia-smi -i {card['index']} -c 0)"
+            )
+        gpu.check_users(card, self._options["used_by"], self._options["anyone"], self.kind)
+
+    def _words(self, card: Dict[str, Any]) -> Dict[str, Any]:
+        raise NotImplementedError
+
+    def _begin(self, words: Dict[str, Any]) -> Hog:
+        # By UUID: CUDA numbers GPUs by speed unless told otherwise, NVML by their bus.
+        return Hog(words, {"CUDA_VISIBLE_DEVICES": words["uuid"]})
+
+    def observe(self) -> Dict[str, Any]:
+        """For each GPU: what its child was told, who it is, and what it says it did."""
+        cards = []
+        for number, (hog, words) in enumerate(zip(self._hogs, self._asked)):
+            if number not in self._told and hog.is_there() and (told := hog.hear(0.0)):
+                self._told[number] = told
+            cards.append({**words, "pid": hog.pid, **self._told.get(number, {})})
+        return {**super().observe(), "cards": cards, "level": self.about["level"]}
+
+
+class GpuMemory(_OnGpus):
+    """Memory of GPUs, held: `take_bytes`, or all but `free_bytes`, or until `share` is used."""
+
+    kind = "gpu-memory"
+
+    def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
+        check_options(options, _MEMORY)
+        super().__init__(injection, options)
+
+    def _words(self, card: Dict[str, Any]) -> Dict[str, Any]:
+        """What the child of a GPU is told; refuses what is not there."""
+        options, which = self._options, f"GPU {card['index']}"
+        free, total = (int(card[f"memory_{key}_mib"] * _MIB) for key in ("free", "total"))
+        leave = options["free_bytes"]
+        if options["share"]:
+            leave = int(total * (1 - options["share"]))
+        wanted = options["take_bytes"] or free - leave
+        if wanted <= 0:
+            raise AgentError(
+                f"gpu-memory: {which} has {free // _MIB} MiB free, and {leave // _MIB} MiB are to "
+                "be left: nothing would happen"
+            )
+        if wanted > free:
+            raise AgentError(
+                f"gpu-memory: {which} has {free // _MIB} MiB free of {total // _MIB}, not "
+                f"{wanted // _MIB}: take less"
+            )
+        return {
+            "kind": self.kind,
+            "uuid": card["uuid"],
+            "index": card["index"],
+            "bytes": options["take_bytes"],
+            "leave": leave,
+            "asked": wanted,
+            "keep": options["keep"],
+            "steps": options["steps"],
+            "over_s": options["over_s"],
+        }

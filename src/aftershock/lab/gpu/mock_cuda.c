@@ -1,0 +1,240 @@
+/* The mock's libcuda.so.1: the part of the driver API that engines and Aftershock's children use.
+ *
+ * A kernel's second parameter, a u32, says for how many iterations it runs; each takes ITERATION_NS.
+ * A process that waits for its kernels while others keep the card busy waits longer. */
+#include "mock_gpu.h"
+
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, DEVICE_UNAVAILABLE = 46, NO_DEVICE = 100, BAD_DEVICE = 101,
+       BAD_CONTEXT = 201 };
+enum { COMPUTE_DEFAULT = 0, COMPUTE_PROHIBITED = 2 };
+#define FIRST_ADDRESS 0x7f0000000000ull
+#define BLOCKS 65536
+#define ITERATION_NS 4ull
+#define MULTIPROCESSORS 132
+#define MULTIPROCESSOR_COUNT 16 /* the attribute's number */
+
+typedef struct { uint64_t address, bytes; unsigned card; } block_t;
+static block_t blocks[BLOCKS]; /* what this process holds; the ledger knows only the sum */
+static int block_count;
+static uint64_t next_address = FIRST_ADDRESS;
+static pid_t holder; /* what a parent allocated is not its forked child's */
+static unsigned visible[CARDS]; /* card by ordinal, as CUDA_VISIBLE_DEVICES has it */
+static int visible_count = -1;
+static _Thread_local unsigned current; /* card + 1; 0: no context */
+static _Thread_local uint64_t pending_ns; /* launched, and not waited for */
+
+/* The card that a word of CUDA_VISIBLE_DEVICES means: its number, or how its UUID begins. */
+static int card_named(const char *word) {
+    for (unsigned i = 0; i < ledger->count; i++)
+        if (!strncmp(word, "GPU-", 4) && !strncmp(ledger->cards[i].uuid, word, strlen(word))) return (int)i;
+    char *end;
+    long number = strtol(word, &end, 10);
+    return *word && !*end && number >= 0 && number < (long)ledger->count ? (int)number : -1;
+}
+
+static void look_at_devices(void) {
+    const char *told = getenv("CUDA_VISIBLE_DEVICES");
+    visible_count = 0;
+    if (!told) {
+        for (unsigned i = 0; i < ledger->count; i++) visible[visible_count++] = i;
+        return;
+    }
+    char words[512], *rest = words, *word;
+    snprintf(words, sizeof words, "%s", told);
+    while ((word = strsep(&rest, ",")) && visible_count < CARDS) {
+        int card = card_named(word);
+        if (card < 0) return; /* what follows a word that means nothing is not visible either */
+        visible[visible_count++] = (unsigned)card;
+    }
+}
+
+static slot_t *own_slot(unsigned card) {
+    pid_t pid = getpid();
+    slot_t *slots = ledger->cards[card].slots, *empty = NULL;
+    if (holder != pid) { block_count = 0; holder = pid; }
+    for (int i = 0; i < SLOTS; i++) {
+        if (slots[i].pid == pid) return &slots[i];
+        if (!empty && !slots[i].pid) empty = &slots[i];
+    }
+    if (empty) *empty = (slot_t){.pid = pid, .started = start_time(pid)};
+    return empty;
+}
+
+static void add_busy(bucket_t *buckets, uint64_t index, uint64_t busy) {
+    bucket_t *b = &buckets[index % BUCKETS];
+    if (b->index != index) *b = (bucket_t){index, 0};
+    b->busy_ns += busy;
+}
+
+/* Note that kernels ran for `busy` ns from `start` on (CLOCK_MONOTONIC). */
+static void note_busy(unsigned card, uint64_t start, uint64_t busy) {
+    slot_t *own = own_slot(card);
+    while (busy) {
+        uint64_t index = start / BUCKET_NS, rest = (index + 1) * BUCKET_NS - start;
+        uint64_t part = busy < rest ? busy : rest;
+        add_busy(ledger->cards[card].buckets, index, part);
+        if (own) add_busy(own->buckets, index, part);
+        start += part;
+        busy -= part;
+    }
+}
+
+/* The share of the last second, in thousandths, in which kernels of others ran. */
+static unsigned crowding(unsigned card) {
+    uint64_t busy = 0;
+    for (int i = 0; i < SLOTS; i++) {
+        const slot_t *s = &ledger->cards[card].slots[i];
+        if (s->pid && s->pid != getpid()) busy += recent_ns(s->buckets);
+    }
+    uint64_t share = busy * 1000 / (WINDOW * BUCKET_NS);
+    return share > 1000 ? 1000 : (unsigned)share;
+}
+
+int cuInit(unsigned flags) {
+    (void)flags;
+    if (!enter()) return NO_DEVICE;
+    look_at_devices();
+    return leave(visible_count ? OK : NO_DEVICE);
+}
+
+int cuDriverGetVersion(int *version) { *version = 12040; return OK; }
+int cuDeviceGetCount(int *count) { *count = visible_count; return OK; }
+int cuDeviceGet(int *device, int ordinal) {
+    *device = ordinal;
+    return ordinal >= 0 && ordinal < visible_count ? OK : BAD_DEVICE;
+}
+int cuDeviceGetName(char *text, int size, int device) {
+    (void)device;
+    snprintf(text, (size_t)size, CARD_NAME);
+    return OK;
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = TOTAL_BYTES; return OK; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    (void)device;
+    *value = attribute == MULTIPROCESSOR_COUNT ? MULTIPROCESSORS : 0;
+    return OK;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    if (device < 0 || device >= visible_count) return BAD_DEVICE;
+    if (!enter()) return NO_DEVICE;
+    card_t *card = &ledger->cards[visible[device]];
+    int shared = 0;
+    for (int i = 0; i < SLOTS; i++) shared |= card->slots[i].pid && card->slots[i].pid != getpid();
+    if (card->compute_mode == COMPUTE_PROHIBITED || (card->compute_mode != COMPUTE_DEFAULT && shared))
+        return leave(DEVICE_UNAVAILABLE);
+    own_slot(visible[device]);
+    *context = (void *)(uintptr_t)(visible[device] + 1);
+    return leave(OK);
+}
+int cuCtxSetCurrent(void *context) { current = (unsigned)(uintptr_t)context; return OK; }
+
+int cuDevicePrimaryCtxRelease_v2(int device) {
+    if (device < 0 || device >= visible_count) return BAD_DEVICE;
+    if (!enter()) return NO_DEVICE;
+    unsigned card = visible[device];
+    slot_t *slot = own_slot(card);
+    if (slot) memset(slot, 0, sizeof *slot);
+    for (int i = block_count - 1; i >= 0; i--)
+        if (blocks[i].card == card) blocks[i] = blocks[--block_count];
+    return leave(OK);
+}
+
+int cuGetErrorName(int error, const char **name) {
+    *name = error == OK ? "CUDA_SUCCESS" : error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == NO_DEVICE ? "CUDA_ERROR_NO_DEVICE" : error == BAD_DEVICE ? "CUDA_ERROR_INVALID_DEVICE"
+          : error == DEVICE_UNAVAILABLE ? "CUDA_ERROR_DEVICE_UNAVAILABLE"
+          : error == BAD_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : "CUDA_ERROR_INVALID_VALUE";
+    return OK;
+}
+int cuGetErrorString(int error, const char **text) { return cuGetErrorName(error, text); }
+
+int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
+    if (!current) return BAD_CONTEXT;
+    if (!enter()) return NO_DEVICE;
+    *total = TOTAL_BYTES;
+    *free_bytes = TOTAL_BYTES - used_bytes(&ledger->cards[current - 1]);
+    return leave(OK);
+}
+
+int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    if (!bytes) return INVALID;
+    if (!current) return BAD_CONTEXT;
+    if (!enter()) return NO_DEVICE;
+    unsigned card = current - 1;
+    slot_t *slot = own_slot(card);
+    if (!slot || block_count == BLOCKS || bytes > TOTAL_BYTES - used_bytes(&ledger->cards[card]))
+        return leave(OUT_OF_MEMORY);
+    slot->bytes += bytes;
+    blocks[block_count++] = (block_t){next_address, bytes, card};
+    *address = next_address;
+    next_address += (bytes + 511) / 512 * 512;
+    return leave(OK);
+}
+
+int cuMemFree_v2(uint64_t address) {
+    if (!enter()) return NO_DEVICE;
+    for (int i = 0; i < block_count; i++)
+        if (blocks[i].address == address) {
+            slot_t *slot = own_slot(blocks[i].card);
+            if (!slot || i >= block_count) break; /* a forked child holds none of its parent's */
+            slot->bytes -= blocks[i].bytes;
+            blocks[i] = blocks[--block_count];
+            return leave(OK);
+        }
+    return leave(INVALID);
+}
+
+int cuMemsetD8_v2(uint64_t address, unsigned char value, size_t bytes) {
+    (void)address, (void)value, (void)bytes;
+    return OK;
+}
+
+int cuModuleLoadData(void **module, const void *image) {
+    *module = (void *)0x1;
+    return strstr(image, ".entry") ? OK : INVALID;
+}
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    (void)name;
+    *function = module;
+    return OK;
+}
+
+int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                   unsigned block_y, unsigned block_z, unsigned shared, void *stream, void **parameters,
+                   void **extra) {
+    (void)function, (void)grid_x, (void)grid_y, (void)grid_z, (void)block_x, (void)block_y, (void)block_z;
+    (void)shared, (void)stream, (void)extra;
+    if (!current) return BAD_CONTEXT;
+    pending_ns += *(const uint32_t *)parameters[1] * ITERATION_NS;
+    return OK;
+}
+
+int cuCtxSynchronize(void) {
+    uint64_t busy = pending_ns;
+    if (!busy) return OK;
+    pending_ns = 0;
+    struct timespec pause = {(time_t)(busy / 1000000000ull), (long)(busy % 1000000000ull)};
+    uint64_t start = now_ns();
+    nanosleep(&pause, NULL);
+    if (!enter()) return NO_DEVICE;
+    note_busy(current - 1, start, busy);
+    return leave(OK);
+}
+
+/* The mock's own: kernels of this process ran for `busy_ns`, ending now. */
+int mockgpu_ran(uint64_t busy_ns) {
+    if (!current) return BAD_CONTEXT;
+    if (busy_ns > WINDOW * BUCKET_NS) busy_ns = WINDOW * BUCKET_NS;
+    if (!enter()) return NO_DEVICE;
+    note_busy(current - 1, now_ns() - busy_ns, busy_ns);
+    return leave(OK);
+}
+
+/* The mock's own: for how much of the time kernels of others run, in thousandths. */
+int mockgpu_crowding(unsigned *thousandths) {
+    if (!current) return BAD_CONTEXT;
+    if (!enter()) return NO_DEVICE;
+    *thousandths = crowding(current - 1);
+    return leave(OK);
+}

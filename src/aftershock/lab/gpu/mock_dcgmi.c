@@ -1,0 +1,39 @@
+/* The mock's dcgmi, as far as it fakes an Xid for monitoring and shows the last one:
+ *
+ *     dcgmi test --inject --gpuid N -f 230 -v XID
+ *     dcgmi dmon -e 230 -c 1 -i N
+ *
+ * Field 230 (DCGM_FI_DEV_XID_ERRORS) is the last Xid, as long as nothing overwrites it. */
+#include "mock_gpu.h"
+
+#define XID_ERRORS "230"
+
+static const char *option(int count, char **words, const char *name) {
+    for (int i = 2; i + 1 < count; i++)
+        if (!strcmp(words[i], name)) return words[i + 1];
+    return "";
+}
+
+int main(int count, char **words) {
+    int injects = count > 2 && !strcmp(words[1], "test") && !strcmp(words[2], "--inject");
+    int shows = count > 1 && !strcmp(words[1], "dmon");
+    const char *field = option(count, words, injects ? "-f" : "-e");
+    unsigned long index = strtoul(option(count, words, injects ? "--gpuid" : "-i"), NULL, 10);
+    if (!(injects || shows) || strcmp(field, XID_ERRORS) || !enter()) {
+        fprintf(stderr, "Error: unable to do that\n");
+        return 1;
+    }
+    if (index >= ledger->count) {
+        fprintf(stderr, "Error: no GPU %lu\n", index);
+        return leave(1);
+    }
+    card_t *card = &ledger->cards[index];
+    if (injects) {
+        card->xids[card->xid_count++ % EVENTS] = (uint32_t)strtoul(option(count, words, "-v"), NULL, 10);
+        printf("Successfully injected.\n");
+    } else {
+        printf("#Entity   XIDER\nID\nGPU %lu     %u\n", index,
+               card->xid_count ? card->xids[(card->xid_count - 1) % EVENTS] : 0u);
+    }
+    return leave(0);
+}

@@ -1,0 +1,91 @@
+"""A host of its own with mock GPUs, and processes that use them; through unmodified pynvml."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aftershock.inventory import Node
+from aftershock.lab import gpu
+
+MIB = 1 << 20
+USER = """
+import ctypes, sys
+cuda = ctypes.CDLL("libcuda.so.1")
+assert cuda.cuInit(0) == 0
+context = ctypes.c_void_p()
+assert cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+assert cuda.cuCtxSetCurrent(context) == 0
+address, size = ctypes.c_uint64(), ctypes.c_size_t(int(sys.argv[1]) << 20)
+print(cuda.cuMemAlloc_v2(ctypes.byref(address), size), flush=True)
+for line in sys.stdin:
+    print(cuda.mockgpu_ran(ctypes.c_uint64(int(line))), flush=True)
+"""
+READ = """
+import json, pynvml as n
+n.nvmlInit()
+found = []
+for index in range(n.nvmlDeviceGetCount()):
+    card = n.nvmlDeviceGetHandleByIndex(index)
+    found.append({"used_mib": n.nvmlDeviceGetMemoryInfo(card).used >> 20,
+                  "busy": n.nvmlDeviceGetUtilizationRates(card).gpu,
+                  "mhz": n.nvmlDeviceGetClockInfo(card, n.NVML_CLOCK_SM),
+                  "watts": n.nvmlDeviceGetPowerManagementLimit(card) / 1000,
+                  "uuid": n.nvmlDeviceGetUUID(card),
+                  "users": [p.pid for p in n.nvmlDeviceGetComputeRunningProcesses(card)]})
+print(json.dumps(found))
+"""
+
+
+class Cards:
+    """The GPUs of one host."""
+
+    def __init__(self, folder: Path, count: int = 2) -> None:
+        self.env = gpu.environment(str(gpu.build()), str(folder / "cards"), count)
+        self.node = Node("gpu-host", "none", ("127.0.0.1",), devices=(), env=self.env)
+
+    def read(self) -> list[dict[str, Any]]:
+        """What NVML tells an onlooker."""
+        return list(json.loads(self._python(READ)))
+
+    def used(self) -> list[int]:
+        """Used memory of each, in MiB."""
+        return [card["used_mib"] for card in self.read()]
+
+    def control(self, index: int, **settings: int) -> None:
+        """What no driver does when told to (mock_nvml.c): lost, throttled, uncorrected."""
+        numbers = {"lost": 0, "throttled": 1, "uncorrected": 2}
+        for name, value in settings.items():
+            what = numbers[name]
+            call = f"mockgpu_set({index}, {what}, ctypes.c_ulonglong({value}))"
+            self._python(f"import ctypes; ctypes.CDLL('libnvidia-ml.so.1').{call}")
+
+    def mode(self, index: int, mode: int) -> None:
+        """As `nvidia-smi -c` does."""
+        self._python(
+            "import pynvml as n; n.nvmlInit(); "
+            f"n.nvmlDeviceSetComputeMode(n.nvmlDeviceGetHandleByIndex({index}), {mode})"
+        )
+
+    def _python(self, code: str) -> str:
+        command = [sys.executable, "-c", code]
+        env = {**os.environ, **self.env}
+        return subprocess.run(
+            command, env=env, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+
+    @contextmanager
+    def user(self, mib: int, index: int = 0) -> Iterator["subprocess.Popen[str]"]:
+        """Somebody who holds memory of a card; it works for so many ns as it is told."""
+        env = {**os.environ, **self.env, "CUDA_VISIBLE_DEVICES": str(index)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, "-c", USER, str(mib)], env=env, **pipes) as one:
+            assert one.stdout and one.stdout.readline() == "0\n"
+            try:
+                yield one
+            finally:
+                one.kill()

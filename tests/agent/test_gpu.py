@@ -1,0 +1,150 @@
+"""GPUs pressed by the unmodified agent on the mock pair: before, during, after, and refused."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cards import Cards
+from test_host import hogs
+from wires import is_gone, wait_for
+
+from aftershock.errors import InvalidFault, NotApplied, Unsupported
+from aftershock.faults.gpu import GpuMemoryPressure
+from aftershock.hosts.fleet import Fleet
+from aftershock.injection import Injection
+from aftershock.inventory import Node
+from aftershock.ledger import Ledger
+
+EMPTY = 600  # what the driver reserves of a card, in MiB
+TOTAL = 80 * 1024
+
+
+@pytest.fixture
+def cards(tmp_path: Path) -> Cards:
+    return Cards(tmp_path)
+
+
+@pytest.fixture
+def press(cards: Cards, fleet: Fleet, ledger: Ledger) -> Iterator[Any]:
+    """Arm and fire a fault on the host of the cards; whatever happens, it is reverted."""
+    made: list[Injection] = []
+
+    def make(fault: Any, fire: bool = True, node: Node = cards.node, lease_s: float = 60) -> Any:
+        injection = Injection(fault, [node], lease_s=lease_s, ledger=ledger, fleet=fleet)
+        made.append(injection)
+        injection.arm()
+        if fire:
+            injection.fire()
+        return injection
+
+    yield make
+    for injection in made:
+        injection.revert()
+
+
+def test_memory_is_taken_on_the_chosen_gpu_alone_and_given_back(
+    cards: Cards, press: Any, fleet: Fleet
+) -> None:
+    injection = press(GpuMemoryPressure(("1",), take_mib=50_000), fire=False)
+    (child,) = hogs(fleet.fresh(cards.node).pid)
+    assert cards.used() == [EMPTY, EMPTY], "armed, yet nothing is taken"
+    injection.fire()
+    assert injection.observe()["bit"] is True, injection.evidence
+    assert cards.used() == [EMPTY, EMPTY + 50_000]
+    assert cards.read()[1]["users"] == [child]
+    told = injection.to_dict()
+    assert told["level"] == "emulated", "what happens on a mock is called by its name"
+    injection.revert()
+    assert is_gone(child) and cards.used() == [EMPTY, EMPTY]
+    told = injection.to_dict()
+    assert told["ordered"] and told["clean"]
+    assert "gpu-after" in {piece["name"] for piece in told["evidence"]["pieces"]}
+
+
+def test_memory_returns_within_half_a_second_of_the_agents_sigkill(
+    cards: Cards, press: Any, fleet: Fleet
+) -> None:
+    """Two thirds of both cards by UUID and index; in steps, and then more as others let go."""
+    uuid = cards.read()[0]["uuid"]
+    fault = GpuMemoryPressure((uuid, "1"), share=2 / 3, keep=True, steps=4, over_s=0.6, anyone=True)
+    with cards.user(10_000) as other:
+        injection = press(fault)
+        assert injection.observe()["bit"] is True, injection.evidence
+        full = pytest.approx(TOTAL * 2 / 3, abs=4)
+        assert cards.used() == [full, full]
+        other.kill()
+        assert wait_for(lambda: cards.used() == [full, full], 10), "what was let go of is taken"
+        assert len(cards.read()[0]["users"]) == 1
+    os.kill(fleet.fresh(cards.node).pid, signal.SIGKILL)
+    assert wait_for(lambda: cards.used() == [EMPTY, EMPTY], 10)
+    injection.revert()
+    assert injection.to_dict()["healed_early"] is True
+
+
+def test_a_stopped_agent_holds_no_memory_beyond_the_deadline(
+    cards: Cards, press: Any, fleet: Fleet
+) -> None:
+    injection = press(GpuMemoryPressure(("0",), free_mib=1000), lease_s=2)
+    assert cards.used()[0] == pytest.approx(TOTAL - 1000, abs=2)
+    agent = fleet.fresh(cards.node).pid
+    os.kill(agent, signal.SIGSTOP)
+    assert wait_for(lambda: cards.used() == [EMPTY, EMPTY], 20)
+    os.kill(agent, signal.SIGCONT)
+    injection.revert()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({}, "take_mib .* free_mib .* share .* one of them only, not none"),
+        ({"take_mib": 10, "free_mib": 10}, "not take_mib and free_mib"),
+        ({"take_mib": -1}, "take_mib -1: MiB, more than 0"),
+        ({"share": 1.5}, "share 1.5: of the card's memory"),
+        ({"take_mib": 1, "over_s": 5}, "over_s 5 with one step"),
+        ({"take_mib": 1, "keep": True}, "keep with take_mib"),
+        ({"take_mib": 1, "gpus": ()}, "none is named"),
+        ({"take_mib": 1, "gpus": ("first",)}, "'first': an index"),
+        ({"take_mib": 1, "gpus": ("MIG-1",)}, "MIG-1 is a MIG instance"),
+    ],
+)
+def test_nonsense_is_refused_before_any_host_is_asked(words: Any, said: str) -> None:
+    with pytest.raises(InvalidFault, match=said):
+        GpuMemoryPressure(**words)
+
+
+def test_what_a_gpu_cannot_give_is_refused_and_nothing_is_taken(cards: Cards, press: Any) -> None:
+    for fault, said in (
+        (GpuMemoryPressure(("7",), take_mib=1), r"no GPU 7 here: there is 0 \(GPU-"),
+        (GpuMemoryPressure(("0",), take_mib=90_000), "81320 MiB free of 81920, not 90000"),
+        (GpuMemoryPressure(("0",), free_mib=81_400), "nothing would happen"),
+        (GpuMemoryPressure(("0",), take_mib=1, used_by="vllm"), "no process .* uses GPU 0: nobody"),
+    ):
+        with pytest.raises(NotApplied, match=said):
+            press(fault)
+    with cards.user(100) as somebody:
+        told = f"GPU 0 is used by process {somebody.pid} .* not named as a target"
+        with pytest.raises(NotApplied, match=told):
+            press(GpuMemoryPressure(("0",), take_mib=1))
+        with pytest.raises(NotApplied, match=r"no process that .* uses GPU 0: process"):
+            press(GpuMemoryPressure(("0",), take_mib=1, used_by="vllm"))
+        named = press(GpuMemoryPressure(("0",), take_mib=1000, used_by="mockgpu_ran"))
+        assert cards.used()[0] == EMPTY + 1100
+        named.revert()
+    cards.mode(0, 3)
+    with pytest.raises(NotApplied, match="exclusive-process mode, where two processes can't"):
+        press(GpuMemoryPressure(("0",), take_mib=1))
+    cards.mode(0, 0)
+    cards.control(0, lost=1)
+    with pytest.raises(NotApplied, match="GPU 0 is lost"):
+        press(GpuMemoryPressure(("all",), take_mib=1))
+    cards.control(0, lost=0)
+    assert cards.used() == [EMPTY, EMPTY]
+
+
+def test_a_host_without_a_driver_says_so(press: Any) -> None:
+    bare = Node("bare", "none", ("127.0.0.1",), devices=())
+    with pytest.raises((Unsupported, NotApplied), match=r"no NVML on this host .* install NVIDIA"):
+        press(GpuMemoryPressure(("0",), take_mib=1), node=bare)

@@ -1,0 +1,26 @@
+"""GPUs' experiments on the lab: is the fault felt, does the service come back, is it released?"""
+
+import pytest
+
+from .conftest import ChaosRun
+from .test_host_experiments import probed
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
+
+
+def test_a_server_that_finds_too_little_gpu_memory_comes_back_when_it_is_released(
+    chaos_run: ChaosRun,
+) -> None:
+    outcome = chaos_run("gpu-memory-pressure.json", before_s=3, hold_s=2, gpus_per_node=2)
+    verdict = outcome.verdict
+    assert (outcome.status, verdict["verdict"]) == (0, "PASS"), outcome.printed
+    pressed, killed = verdict["injections"]
+    assert pressed["bit"] and pressed["ordered"] and pressed["clean"], pressed
+    assert pressed["level"] == "emulated"
+    names = {piece["name"] for piece in pressed["evidence"]["pieces"]}
+    assert names >= {"gpu-pressed", "gpu-holder", "gpu-after"}
+    assert killed["fault"] == "pod-kill" and killed["bit"]
+    (starved,) = probed(outcome.journal, "It can't start for want of memory")
+    assert starved["node"] == "node-a-1" and starved["exit_code"] == 1
+    assert "Free memory on device cuda:0 (1.00/80.00 GiB)" in starved["message"]
+    assert verdict["capacity_rto_s"] is None, "not while the memory was taken"
