@@ -1,4 +1,4 @@
-"""Break GPUs: their memory taken.
+"""Break GPUs: their memory taken, their engines hung.
 
 `where` names zones and nodes of the target, with commas; `all` means every node. `gpus` names GPUs
 on each: indexes as NVML counts (`0,1`), UUIDs (`GPU-…`), or `all`. `used_by`: a regular expression
@@ -18,7 +18,7 @@ from typing import Any
 from aftershock import run as runs
 from aftershock.run import gpus as faults
 
-__all__ = ["heal_gpus", "press_gpu_memory"]
+__all__ = ["hang_engine", "heal_gpus", "press_gpu_memory"]
 
 
 def press_gpu_memory(
@@ -54,6 +54,25 @@ def press_gpu_memory(
         "anyone": anyone,
     }
     return faults.press_memory(runs.current(), where, words, lease_s)
+
+
+def hang_engine(
+    where: str,
+    pattern: str = r"VLLM::EngineCore|engine_core",
+    count: int = 1,
+    timeout_s: float = 2.0,
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Stop an engine's core, as a GPU that hangs does, while its API's process goes on.
+
+    `pattern` is looked for in the command lines of each host's processes, as `pgrep -f` does, and
+    must match `count` of them; their descendants stop, too (workers of other GPUs). Held by ptrace:
+    the agent's death lets them go on, however it dies. Evidence: another process sees all threads
+    stopped, and each replica on the hosts answers `/health` while it gives no token within
+    `timeout_s`. One whose health check fails as well does not hang like a GPU: no effect is seen.
+    """
+    words = {"pattern": pattern, "count": count, "timeout_s": timeout_s}
+    return faults.hang(runs.current(), where, words, lease_s)
 
 
 def heal_gpus(where: str = "all") -> dict[str, Any]:

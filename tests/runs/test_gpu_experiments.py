@@ -24,3 +24,18 @@ def test_a_server_that_finds_too_little_gpu_memory_comes_back_when_it_is_release
     assert starved["node"] == "node-a-1" and starved["exit_code"] == 1
     assert "Free memory on device cuda:0 (1.00/80.00 GiB)" in starved["message"]
     assert verdict["capacity_rto_s"] is None, "not while the memory was taken"
+
+
+def test_an_engine_that_hangs_is_healthy_and_only_a_canary_finds_it(chaos_run: ChaosRun) -> None:
+    outcome = chaos_run("gpu-hang.json", before_s=3, hold_s=2)
+    verdict = outcome.verdict
+    assert (outcome.status, verdict["verdict"]) == (0, "PASS"), outcome.printed
+    assert 1 < verdict["service_rto_s"] < 15 and verdict["requests_lost"] > 0
+    (injection,) = verdict["injections"]
+    assert injection["bit"] and injection["ordered"] and injection["clean"], injection
+    pieces = {piece["name"]: piece for piece in injection["evidence"]["pieces"]}
+    assert pieces["hung"]["ok"] and pieces["frozen"]["ok"]
+    told = {one["node"]: one for one in probed(outcome.journal, "What each replica answers")}
+    assert len(told) == 6 and [name for name, one in told.items() if one["hung"]] == ["node-a-1"]
+    assert told["node-a-1"]["healthy"] and not told["node-a-1"]["token"]
+    assert verdict["capacity_rto_s"] == 0, "Kubernetes never noticed"

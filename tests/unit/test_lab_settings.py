@@ -44,7 +44,7 @@ def test_settings_survive_json() -> None:
         ({"zones": 0}, "zones is 0: it must be 1 to 26"),
         ({"zones": 2, "replicas": 5}, "replicas is 5: it must be 0 to 4"),
         ({"gateway_port": 70000}, "gateway_port is 70000"),
-        ({"gateway": "nginx"}, "unknown gateway 'nginx': it is resilient or naive"),
+        ({"gateway": "nginx"}, "unknown gateway 'nginx': it is resilient, canary, naive"),
         ({"server_startup_s": -1}, "server_startup_s is -1"),
     ],
 )

@@ -91,8 +91,9 @@ class Card:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.crowding = 0.0
 
-    def ran(self, seconds: float) -> None:
+    async def ran(self, seconds: float) -> None:
         self.seconds += seconds
 
 

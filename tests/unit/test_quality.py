@@ -39,7 +39,9 @@ FOUND_AS = {
 
 
 class NoGpu:
-    def ran(self, seconds: float) -> None:
+    crowding = 0.0
+
+    async def ran(self, seconds: float) -> None:
         pass
 
 

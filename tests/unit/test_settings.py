@@ -29,7 +29,7 @@ def test_keys_of_the_experiment_itself_are_left_alone() -> None:
         ("seed", "1.5", "seed is '1.5': give a whole number"),
         ("seed", True, "seed is True: give a whole number"),
         ("zone", "", "zone is '': give a word"),
-        ("gateway", "magic", "gateway is 'magic': choose one of resilient, naive"),
+        ("gateway", "magic", "gateway is 'magic': choose one of resilient, canary, naive"),
         ("gateway_port", "70000", "gateway_port is 70000: give a value from 1 to 65535"),
         ("node_cgroups", "maybe", "node_cgroups is 'maybe': give true or false"),
         ("node_cpus", "-1", "node_cpus is -1: give a value from 0"),

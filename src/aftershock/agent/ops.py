@@ -16,7 +16,9 @@ from .records import Record, Records
 
 PROTOCOL = 1
 # Answered from threads, so that they can't delay a lease.
-SLOW = frozenset({"reach", "probe", "gpu", "survey", "end", "look", "storage", "vitals", "fork"})
+SLOW = frozenset(
+    {"reach", "probe", "gpu", "survey", "end", "look", "storage", "vitals", "fork", "ask"}
+)
 
 
 class Operations:
@@ -146,6 +148,12 @@ class Operations:
         from .gpu import gpus, looked_at
 
         return gpus() if over_s is None else looked_at(over_s)
+
+    def op_ask(self, *, url: str, body: Optional[str], timeout_s: float) -> Dict[str, Any]:
+        """What an HTTP server answers to this host."""
+        from .asking import ask
+
+        return ask(url, body, timeout_s)
 
     def op_look(self, *, chosen: List[Dict[str, Any]], over_s: float) -> Dict[str, Any]:
         """What another process than this one sees of some processes, over a while."""

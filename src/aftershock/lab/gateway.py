@@ -7,12 +7,13 @@ see a partition. `config` and `parse_stats` are pure; `read_slots` asks a runnin
 from __future__ import annotations
 
 import csv
+import json
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 
-from aftershock.lab.settings import EDGE, SERVER_PORT, LabFailed, LabSettings, Place
+from aftershock.lab.settings import EDGE, MODEL, SERVER_PORT, LabFailed, LabSettings, Place
 
 STATS_SOCKET = "/dev/shm/haproxy.sock"
 BACKEND = "model"
@@ -28,9 +29,24 @@ _RESILIENT = """\
   retry-on conn-failure empty-response 503
   timeout check 500ms
   default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions"""
+# Who asks for a token learns of an engine that hangs while `/health` answers.
+_CANARY = """\
+  option http-server-close
+  option redispatch 1
+  option httpchk
+  http-check send meth POST uri /v1/completions hdr Content-Type application/json body "%(body)s"
+  http-check expect status 200
+  retries 3
+  retry-on conn-failure empty-response 503
+  timeout check 2s
+  default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions"""
 _NAIVE = """\
   option http-server-close
   retries 0"""
+
+
+_ASKED = json.dumps({"model": MODEL, "prompt": "Hi", "max_tokens": 1}).replace('"', '\\"')
+_WAYS = {"resilient": _RESILIENT, "canary": _CANARY % {"body": _ASKED}, "naive": _NAIVE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +91,7 @@ frontend gateway
 backend {BACKEND}
   balance roundrobin
   http-response set-header x-served-by %s
-{_RESILIENT if settings.gateway == "resilient" else _NAIVE}
+{_WAYS[settings.gateway]}
 {servers}
 """
 

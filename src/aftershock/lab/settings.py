@@ -12,7 +12,7 @@ from typing import Any
 from aftershock.errors import AftershockError, InvalidInput
 from aftershock.lab.model_server.spoiling import SPOILED
 
-GATEWAYS = ("resilient", "naive")
+GATEWAYS = ("resilient", "canary", "naive")
 MODEL = "deepseek-7b"
 NAMESPACE = "inference"
 SELECTOR = "app=model"
@@ -95,7 +95,7 @@ class LabSettings:
             )
         _within("up_within_s", self.up_within_s, 1, 3600)
         if self.gateway not in GATEWAYS:
-            known = " or ".join(GATEWAYS)
+            known = ", ".join(GATEWAYS)
             raise InvalidInput(f"unknown gateway {self.gateway!r}: it is {known}")
 
     @property

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aftershock.faults.base import Fault
+from aftershock.errors import InvalidFault
+from aftershock.faults.base import Fault, PerNode
+from aftershock.faults.freeze import Freeze
 from aftershock.faults.gpu import GpuMemoryPressure
-from aftershock.run import wording
+from aftershock.faults.processes import Processes
+from aftershock.run import replies, wording
+from aftershock.run.injecting import Injected, Injections
 
 if TYPE_CHECKING:
     from aftershock.run.session import Run
 
-KINDS = ("gpu-memory-pressure",)
+HANG = "gpu-hang"
+KINDS = ("gpu-memory-pressure", HANG)
 PRESSING = ("gpu-memory-pressure",)
+_LONGEST_S, _HANGS_S = 60.0, 10.0
 Told = dict[str, Any]
 Words = Mapping[str, Any]
 
@@ -30,6 +36,26 @@ def press_memory(run: Run, where: str, words: Words, lease_s: Any) -> Told:
         over_s=wording.number("over_s", words["over_s"]),
     )
     return _on_hosts(run, where, fault, lease_s)
+
+
+def hang(run: Run, where: str, words: Words, lease_s: Any) -> Told:
+    """See `aftershock.actions.gpu.hang_engine`."""
+    nodes, lease = run.target.inventory.select(where), wording.number("lease_s", lease_s)
+    wait_s = wording.number("timeout_s", words["timeout_s"])
+    if not 0 < wait_s <= _LONGEST_S:
+        raise InvalidFault(f"timeout_s {wait_s:g}: more than 0, at most {_LONGEST_S:g} seconds")
+    which = Processes(
+        pattern=str(words["pattern"]), count=wording.whole("count", words["count"]), tree=True
+    )
+    faults: dict[str, Fault] = {node.name: Freeze(processes=(which,)) for node in nodes}
+    fault = PerNode(HANG, faults, {"where": where, "processes": str(which)})
+
+    def make(injections: Injections) -> list[Injected]:
+        injections.check_where(nodes, [fault])
+        sees = replies.Contradiction(run, nodes, wait_s)
+        return [injections.processes(fault, nodes, lease, sees.pieces, _HANGS_S + wait_s)]
+
+    return run.breaking.inject(make)
 
 
 def _whom(words: Words) -> Any:

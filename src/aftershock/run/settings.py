@@ -96,7 +96,7 @@ class Settings:
                 f"volume_mib is {self.volume_mib}: twice the weights, {2 * self.weights_mib}, or 0"
             )
         _within("node_cpus", self.node_cpus, 0, 1024)
-        _one_of("gateway", self.gateway, ("resilient", "naive"))
+        _one_of("gateway", self.gateway, ("resilient", "canary", "naive"))
         needed = self.give_up_s + self.hold_s
         if self.lease_s < needed:
             raise InvalidInput(

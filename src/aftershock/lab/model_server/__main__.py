@@ -12,8 +12,9 @@ import uvloop
 from aiohttp import web
 
 from aftershock.lab.model_server.api import Api
+from aftershock.lab.model_server.core import EngineCore
 from aftershock.lab.model_server.cost import BLOCK_TOKENS, KV_BYTES_PER_TOKEN, CostModel
-from aftershock.lab.model_server.device import GIB, CudaDevice, DeviceError, reserve
+from aftershock.lab.model_server.device import GIB, DeviceError, reserve
 from aftershock.lab.model_server.engine import Engine
 from aftershock.lab.model_server.metrics import Metrics
 from aftershock.lab.model_server.scheduler import Scheduler
@@ -58,7 +59,7 @@ def block_count(options: argparse.Namespace, kv_bytes: int) -> int:
 
 
 async def load(
-    options: argparse.Namespace, device: CudaDevice, weights: Weights | None
+    options: argparse.Namespace, device: EngineCore, weights: Weights | None
 ) -> Scheduler:
     """Allocate as an engine does: weights first, that takes its time, then the cache."""
     kv_bytes = reserve(device, options.gpu_memory_utilization) - WEIGHTS_BYTES - ACTIVATION_BYTES
@@ -74,7 +75,14 @@ async def load(
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
-    device = CudaDevice()
+    device = EngineCore()
+    try:
+        await _serve(options, device)
+    finally:
+        device.end()
+
+
+async def _serve(options: argparse.Namespace, device: EngineCore) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -89,13 +97,15 @@ async def serve(options: argparse.Namespace) -> None:
     )
     await runner.setup()
     await web.TCPSite(runner, options.host, options.port, backlog=1024).start()
-    working = asyncio.create_task(engine.run())
+    working, failed = asyncio.create_task(engine.run()), device.attend()
     stopping = asyncio.create_task(ended.wait())
-    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if working.done():
-        working.result()
+    await asyncio.wait([working, stopping, failed], return_when=asyncio.FIRST_COMPLETED)
+    for one in (working, failed):
+        if one.done():
+            one.result()
     await runner.cleanup()
     working.cancel()
+    failed.cancel()
 
 
 def main() -> None:

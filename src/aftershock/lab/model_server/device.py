@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Protocol
 
 from aftershock.errors import AftershockError
 
@@ -28,7 +29,7 @@ class CudaDevice:
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
         self._call("cuCtxSetCurrent", context)
         self._ran = getattr(self._cuda, "mockgpu_ran", None)
-        self._owed_s = 0.0
+        self._crowding = getattr(self._cuda, "mockgpu_crowding", None)
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
@@ -42,12 +43,17 @@ class CudaDevice:
         self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
         self._call("cuMemsetD8_v2", address, ctypes.c_ubyte(0), ctypes.c_size_t(size))
 
-    def ran(self, seconds: float) -> None:
-        """Note GPU time up to now; a driver without the mock's own symbol measures for itself."""
-        self._owed_s += seconds
-        if self._ran is not None and self._owed_s >= 0.01:
-            self._ran(ctypes.c_uint64(int(self._owed_s * 1e9)))
-            self._owed_s = 0.0
+    def ran(self, seconds: float) -> float:
+        """Note GPU time up to now; for which share of the time others keep the GPU busy.
+
+        A driver without the mock's own symbols measures for itself.
+        """
+        self._call("cuCtxSynchronize")
+        thousandths = ctypes.c_uint()
+        if self._ran is not None and self._crowding is not None:
+            self._ran(ctypes.c_uint64(int(seconds * 1e9)))
+            self._crowding(ctypes.byref(thousandths))
+        return thousandths.value / 1000
 
     def _call(self, name: str, *arguments: object) -> None:
         if result := getattr(self._cuda, name)(*arguments):
@@ -56,7 +62,14 @@ class CudaDevice:
             raise DeviceError(f"{name} returned {result}")
 
 
-def reserve(device: CudaDevice, share: float) -> int:
+class Memory(Protocol):
+    """What tells of a GPU's memory."""
+
+    def memory(self) -> tuple[int, int]:
+        """Free and total bytes."""
+
+
+def reserve(device: Memory, share: float) -> int:
     """The bytes that the engine may use; `DeviceError`, in vLLM's words, if they are taken."""
     free, total = device.memory()
     wanted = int(total * share)

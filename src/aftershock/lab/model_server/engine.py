@@ -22,8 +22,11 @@ BEHIND_S = 1.0
 class Device(Protocol):
     """Where kernels run."""
 
-    def ran(self, seconds: float) -> None:
-        """Note GPU time spent up to now."""
+    crowding: float
+    """The share of time in which others keep it busy."""
+
+    async def ran(self, seconds: float) -> None:
+        """Note GPU time spent up to now; return when the device keeps up."""
 
 
 class Pages(Protocol):
@@ -146,14 +149,20 @@ class Engine:
             self._notify(sequence)
 
     async def _spend(self, seconds: float, gpu_s: float) -> None:
-        """Let engine time pass; a loop that fell behind catches up, unless by too much."""
-        self._clock += seconds
+        """Let engine time pass; a loop that fell behind catches up, unless by too much.
+
+        Kernels of others have the GPU every other time slice while there are any.
+        """
+        self._clock += seconds + self._crowded_s(gpu_s)
         now = self._loop.time()
         if now < self._clock:
             await asyncio.sleep(self._clock - now)
         elif now - self._clock > BEHIND_S:
             self._clock = now
-        self._device.ran(gpu_s)
+        await self._device.ran(gpu_s)
+
+    def _crowded_s(self, gpu_s: float) -> float:
+        return gpu_s / (1 - self._device.crowding / 2) - gpu_s
 
     async def _until(self, when: float | None) -> bool:
         """Wait for a time or an arrival; True for the arrival."""
