@@ -7,6 +7,7 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from aiohttp import web
@@ -98,8 +99,8 @@ async def _serve(options: argparse.Namespace, device: EngineCore) -> None:
     await runner.setup()
     await web.TCPSite(runner, options.host, options.port, backlog=1024).start()
     working, failed = asyncio.create_task(engine.run()), device.attend()
-    stopping = asyncio.create_task(ended.wait())
-    await asyncio.wait([working, stopping, failed], return_when=asyncio.FIRST_COMPLETED)
+    ends: list[asyncio.Future[Any]] = [working, failed, asyncio.create_task(ended.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for one in (working, failed):
         if one.done():
             one.result()

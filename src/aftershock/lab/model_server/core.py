@@ -23,7 +23,7 @@ class EngineCore:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "aftershock.lab.engine_core", str(os.getpid())]
-        self._process = subprocess.Popen(command, stdin=theirs)
+        self._process = subprocess.Popen(command, stdin=theirs.fileno())
         theirs.close()
         self._line = ours
         self._heard = b""
