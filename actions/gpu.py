@@ -1,4 +1,4 @@
-"""Break GPUs: their memory taken, their engines hung.
+"""Break GPUs: their memory and their time taken, their engines hung, a GPU lost.
 
 `where` names zones and nodes of the target, with commas; `all` means every node. `gpus` names GPUs
 on each: indexes as NVML counts (`0,1`), UUIDs (`GPU-…`), or `all`. `used_by`: a regular expression
@@ -18,7 +18,7 @@ from typing import Any
 from aftershock import run as runs
 from aftershock.run import gpus as faults
 
-__all__ = ["hang_engine", "heal_gpus", "press_gpu_memory"]
+__all__ = ["hang_engine", "heal_gpus", "lose_gpu", "press_gpu_compute", "press_gpu_memory"]
 
 
 def press_gpu_memory(
@@ -56,6 +56,31 @@ def press_gpu_memory(
     return faults.press_memory(runs.current(), where, words, lease_s)
 
 
+def press_gpu_compute(
+    where: str,
+    gpus: str = "0",
+    duty_percent: float = 100.0,
+    bound: str = "compute",
+    used_by: str = "",
+    anyone: bool = False,
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Keep GPUs busy for `duty_percent` (1 to 100) of the time, beside whoever uses them.
+
+    By kernels on all multiprocessors, in periods of a tenth of a second; `bound` by `compute`, or
+    by the `bandwidth` of the GPU's memory. The driver shares the GPU by time: others wait. A child
+    of the agent runs them, and ends with it. Evidence: NVML's utilisation over a window.
+    """
+    words = {
+        "gpus": gpus,
+        "duty_percent": duty_percent,
+        "bound": bound,
+        "used_by": used_by,
+        "anyone": anyone,
+    }
+    return faults.press_compute(runs.current(), where, words, lease_s)
+
+
 def hang_engine(
     where: str,
     pattern: str = r"VLLM::EngineCore|engine_core",
@@ -73,6 +98,44 @@ def hang_engine(
     """
     words = {"pattern": pattern, "count": count, "timeout_s": timeout_s}
     return faults.hang(runs.current(), where, words, lease_s)
+
+
+def lose_gpu(
+    where: str,
+    gpus: str = "0",
+    pattern: str = r"VLLM::EngineCore|engine_core",
+    count: int = 1,
+    error: str = "device-lost",
+    calls: str = "",
+    newcomers: bool = True,
+    xid: int = 79,
+    kernel_log: bool = False,
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Lose a GPU, as far as its processes and monitoring can tell.
+
+    One half: CUDA `calls` (`cuMemAlloc_v2,cuLaunchKernel`; all that are known by default) fail with
+    `error` (device-lost, out-of-memory, illegal-address, launch-failed, ecc) in the `count`
+    processes whose command lines match `pattern`, and with `newcomers` in those that are started in
+    their place. They must have been started with our library (docs/gpu.md). Held by a lock of the
+    agent's: it ends with the agent, however that dies, and at its deadline.
+
+    The other: DCGM shows `xid` for `gpus` (by `dcgmi test --inject`), and with `kernel_log` the
+    kernel's log has a line that says it was injected; that line stays. An empty `pattern` or an
+    `xid` of 0 leaves one half out, and the evidence says that it is half a fault. Evidence: calls
+    that failed, as the processes counted them; what `dcgmi` shows.
+    """
+    words = {
+        "gpus": gpus,
+        "pattern": pattern,
+        "count": count,
+        "error": error,
+        "calls": calls,
+        "newcomers": newcomers,
+        "xid": xid,
+        "kernel_log": kernel_log,
+    }
+    return faults.lose(runs.current(), where, words, lease_s)
 
 
 def heal_gpus(where: str = "all") -> dict[str, Any]:

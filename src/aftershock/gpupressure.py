@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aftershock.evidence import Channels, Piece
+from aftershock.counting import OBSERVE_S
+from aftershock.errors import AftershockError
+from aftershock.evidence import Channels, Onlooker, Piece, unseen
 from aftershock.faults.base import Fault, on
 from aftershock.hosts.channel import AgentChannel
 from aftershock.inventory import Node
@@ -13,7 +16,7 @@ from aftershock.strain import Strain, Told
 
 _MIB = 1 << 20
 _ASK_S = 20.0
-_ENOUGH = 0.9
+_ENOUGH, _BUSY_ENOUGH = 0.9, 0.7
 _PATIENCE_S = 15.0
 
 
@@ -92,6 +95,83 @@ class GpuPressed(GpuStrain):
         return found
 
 
-KINDS: dict[str, Callable[[Fault, Sequence[Node]], Strain]] = {
+class GpuBusy(GpuStrain):
+    """NVML's utilisation is up; where it was high before, that it is full, and our child there."""
+
+    needed = ("gpu-busy",)
+    patience_s = _PATIENCE_S
+    over_s = 1.5  # NVML's own window is a second at most
+
+    def of_card(self, host: str, was: Told, now: Told, asked: Told) -> list[Piece]:
+        """The rise, in percent of the time."""
+        before, busy = (one["window"].get("utilisation_percent") for one in (was, now))
+        if not before or not busy:
+            return [Piece("gpu-busy", host, None, f"GPU {asked['index']} tells no utilisation")]
+        duty = 100 * asked["duty"]
+        seen = (
+            f"GPU {asked['index']} is busy {busy['mean']:.0f} % of the time, "
+            f"{before['mean']:.0f} % before; {duty:.0f} % were asked for"
+        )
+        # Where others use it as well, some of their time is ours as well: at least the duty.
+        ok = busy["mean"] >= _BUSY_ENOUGH * duty and busy["mean"] > before["mean"]
+        own = any(one["pid"] == asked["pid"] for one in now["processes"])
+        held = f"our child {asked['pid']} is{'' if own else ' not'} among its users"
+        return [
+            Piece("gpu-busy", host, ok, seen),
+            Piece("gpu-holder", host, True if own else None, held),
+        ]
+
+
+class GpuLost:
+    """CUDA calls that fail, as the processes counted them; an Xid that DCGM shows.
+
+    Where only one of both was asked for, a piece says that it is half a fault.
+    """
+
+    needed: tuple[str, ...] = ()
+    patience_s = _PATIENCE_S
+
+    def __init__(self, fault: Fault, nodes: Sequence[Node]) -> None:
+        self._fault, self._nodes = fault, nodes
+        self.level = ""
+
+    def look_before(self, channels: Channels) -> None:
+        """How real it can be at all."""
+        for node in self._nodes:
+            about = on(self._fault, node.name).to_dict()
+            told = "driver" if about["processes"] else "telemetry"
+            with contextlib.suppress(AftershockError):
+                cards = channels[node.name].ask("gpu", _ASK_S, over_s=0.0)
+                told = next((c["level"] for c in cards if c.get("level") == "emulated"), told)
+            self.level = self.level or told
+
+    def look(self, channels: Channels, injection: str) -> list[Piece]:
+        """Every piece, as it is now."""
+        return [piece for node in self._nodes for piece in self._pieces(channels, node, injection)]
+
+    def _pieces(self, channels: Channels, node: Node, injection: str) -> list[Piece]:
+        channel, about = channels[node.name], on(self._fault, node.name).to_dict()
+        try:
+            steps = channel.ask("observe", OBSERVE_S, injection=injection)
+            found = [self._piece(channel, node.name, step) for step in steps]
+        except AftershockError as error:
+            return [unseen("gpu-lost", node.name, error)]
+        if about["half"]:
+            found.append(Piece("half", node.name, None, f"half a fault: {about['half']}"))
+        return found
+
+    @staticmethod
+    def _piece(channel: AgentChannel, host: str, step: Told) -> Piece:
+        if step["kind"] == "cuda-fault":
+            seen = f"{step['failed']} CUDA calls failed, as those who made them counted"
+            return Piece("cuda-failing", host, step["failed"] > 0, seen)
+        shown = {one: channel.ask("xid", _ASK_S, index=int(one)) for one in step["shown"]}
+        seen = ", ".join(f"GPU {one}: DCGM shows Xid {xid}" for one, xid in shown.items())
+        return Piece("xid-shown", host, all(xid == step["xid"] for xid in shown.values()), seen)
+
+
+KINDS: dict[str, Callable[[Fault, Sequence[Node]], Onlooker]] = {
     "gpu-pressed": GpuPressed,
+    "gpu-lost": GpuLost,
+    "gpu-busy": GpuBusy,
 }

@@ -30,7 +30,9 @@ class Stillness:
         nodes: Sequence[Node],
         outside: Outside | None = None,
         patience_s: float = 3.0,
+        level: str | None = None,
     ) -> None:
+        self.level = level  # of slo.realness, where it stands for something on a GPU
         self.patience_s = patience_s  # how long the effect is looked for
         self._fault, self._nodes = fault, nodes
         self._outside = outside or dict

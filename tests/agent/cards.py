@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ assert cuda.cuCtxSetCurrent(context) == 0
 address, size = ctypes.c_uint64(), ctypes.c_size_t(int(sys.argv[1]) << 20)
 print(cuda.cuMemAlloc_v2(ctypes.byref(address), size), flush=True)
 for line in sys.stdin:
-    print(cuda.mockgpu_ran(ctypes.c_uint64(int(line))), flush=True)
+    print(cuda.cuCtxSynchronize() or cuda.mockgpu_ran(ctypes.c_uint64(int(line))), flush=True)
 """
 READ = """
 import json, pynvml as n
@@ -57,8 +57,8 @@ class Cards:
         return [card["used_mib"] for card in self.read()]
 
     def control(self, index: int, **settings: int) -> None:
-        """What no driver does when told to (mock_nvml.c): lost, throttled, uncorrected."""
-        numbers = {"lost": 0, "throttled": 1, "uncorrected": 2}
+        """What no driver does when told to (mock_nvml.c): lost, throttled, uncorrected, xid."""
+        numbers = {"lost": 0, "throttled": 1, "uncorrected": 2, "xid": 3}
         for name, value in settings.items():
             what = numbers[name]
             call = f"mockgpu_set({index}, {what}, ctypes.c_ulonglong({value}))"
@@ -79,9 +79,15 @@ class Cards:
         ).stdout
 
     @contextmanager
-    def user(self, mib: int, index: int = 0) -> Iterator["subprocess.Popen[str]"]:
-        """Somebody who holds memory of a card; it works for so many ns as it is told."""
-        env = {**os.environ, **self.env, "CUDA_VISIBLE_DEVICES": str(index)}
+    def user(
+        self, mib: int, index: int = 0, more: Mapping[str, str] | None = None
+    ) -> Iterator["subprocess.Popen[str]"]:
+        """Somebody who holds memory of a card; it works for so many ns as it is told.
+
+        It says what came of that, first of a synchronisation: CUDA's number for it. `more`: what
+        its environment has beside.
+        """
+        env = {**os.environ, **self.env, "CUDA_VISIBLE_DEVICES": str(index), **(more or {})}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen([sys.executable, "-c", USER, str(mib)], env=env, **pipes) as one:
             assert one.stdout and one.stdout.readline() == "0\n"
@@ -89,3 +95,11 @@ class Cards:
                 yield one
             finally:
                 one.kill()
+
+
+def works(user: "subprocess.Popen[str]") -> int:
+    """What CUDA answers a user who works a little; 0 for that all is well."""
+    assert user.stdin and user.stdout
+    user.stdin.write("1000000\n")
+    user.stdin.flush()
+    return int(user.stdout.readline())

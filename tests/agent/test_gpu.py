@@ -12,7 +12,7 @@ from test_host import hogs
 from wires import is_gone, wait_for
 
 from aftershock.errors import InvalidFault, NotApplied, Unsupported
-from aftershock.faults.gpu import GpuMemoryPressure
+from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
 from aftershock.inventory import Node
@@ -148,3 +148,28 @@ def test_a_host_without_a_driver_says_so(press: Any) -> None:
     bare = Node("bare", "none", ("127.0.0.1",), devices=())
     with pytest.raises((Unsupported, NotApplied), match=r"no NVML on this host .* install NVIDIA"):
         press(GpuMemoryPressure(("0",), take_mib=1), node=bare)
+
+
+@pytest.mark.parametrize(("duty", "bound"), [(30.0, "compute"), (100.0, "bandwidth")])
+def test_a_gpu_is_busy_for_the_share_of_the_time_that_was_asked_for(
+    cards: Cards, press: Any, fleet: Fleet, duty: float, bound: str
+) -> None:
+    injection = press(GpuComputePressure(("1",), duty_percent=duty, bound=bound), fire=False)
+    assert [card["busy"] for card in cards.read()] == [0, 0], "armed, yet nothing runs"
+    injection.fire()
+    assert injection.observe()["bit"] is True, injection.evidence
+    busy = [card["busy"] for card in cards.read()]
+    assert busy[0] == 0 and 0.6 * duty < busy[1] < duty + 25
+    os.kill(fleet.fresh(cards.node).pid, signal.SIGKILL)
+    assert wait_for(lambda: [card["busy"] for card in cards.read()] == [0, 0], 15)
+    injection.revert()
+
+
+def test_compute_pressure_refuses_nonsense() -> None:
+    for words, said in (
+        ({"duty_percent": 0}, "duty_percent 0: 1 to 100"),
+        ({"duty_percent": 101}, "duty_percent 101: 1 to 100"),
+        ({"bound": "memory"}, "bound 'memory': compute or bandwidth"),
+    ):
+        with pytest.raises(InvalidFault, match=said):
+            GpuComputePressure(**words)

@@ -39,3 +39,18 @@ def test_an_engine_that_hangs_is_healthy_and_only_a_canary_finds_it(chaos_run: C
     assert len(told) == 6 and [name for name, one in told.items() if one["hung"]] == ["node-a-1"]
     assert told["node-a-1"]["healthy"] and not told["node-a-1"]["token"]
     assert verdict["capacity_rto_s"] == 0, "Kubernetes never noticed"
+
+
+def test_a_lost_gpu_takes_its_server_with_it_until_it_is_there_again(chaos_run: ChaosRun) -> None:
+    outcome = chaos_run("gpu-loss.json", before_s=3, hold_s=2)
+    verdict = outcome.verdict
+    assert (outcome.status, verdict["verdict"]) == (0, "PASS"), outcome.printed
+    (injection,) = verdict["injections"]
+    assert injection["bit"] and injection["ordered"] and injection["clean"], injection
+    seen = {piece["name"]: piece["ok"] for piece in injection["evidence"]["pieces"]}
+    assert seen == {"cuda-failing": True, "xid-shown": True}
+    (failed,) = probed(outcome.journal, "Model servers that fail")
+    assert failed["node"] == "node-a-1" and "returned 46" in failed["message"]
+    assert verdict["capacity_rto_s"] is None, "newcomers hear the same"
+    assert verdict["gpu_level"] == "emulated"
+    assert "GPUs: emulated level, a mock of the GPUs' driver was broken" in outcome.printed

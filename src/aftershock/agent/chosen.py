@@ -139,6 +139,11 @@ def words(pid: int) -> str:
     return text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
 
 
+def in_a_line(pid: int) -> str:
+    """The same for people: a script that is in it may have many lines."""
+    return " ".join(words(pid).split())
+
+
 def name(pid: int) -> str:
     """The name of a process' program."""
     return text(f"/proc/{pid}/comm").rstrip("\n")

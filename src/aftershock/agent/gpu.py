@@ -152,7 +152,11 @@ def _everything(library: Any, handle: Any) -> Told:
         "compute_mode": None if mode is None else _MODES[mode],
         "mig": bool(ask(lambda n, h: n.nvmlDeviceGetMigMode(h)[0])),
         "processes": [
-            {"pid": one.pid, "used_mib": (one.usedGpuMemory or 0) / _MIB, "command": _who(one.pid)}
+            {
+                "pid": one.pid,
+                "used_mib": (one.usedGpuMemory or 0) / _MIB,
+                "command": _command(one.pid),
+            }
             for one in users
         ],
         "driver": driver,
@@ -160,9 +164,9 @@ def _everything(library: Any, handle: Any) -> Told:
     }
 
 
-def _who(pid: int) -> str:
-    """Its command line; nothing for a process that this PID namespace doesn't show."""
-    return " ".join(chosen.words(pid).split())
+def _command(pid: int) -> str:
+    """Nothing for a process that this PID namespace doesn't show."""
+    return chosen.in_a_line(pid)
 
 
 def _utilisation(library: Any, handle: Any) -> Any:

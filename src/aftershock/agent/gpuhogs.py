@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import time
 from typing import Any, Callable, Dict, Mapping
 
+from .burn import BLOCKS_EACH, BUFFER_BYTES, KERNELS, THREADS
 from .clock import boottime
 from .cuda import Card
 
 Say = Callable[..., None]
 _LATE_S = 2  # a driver that hangs keeps no child alive
 _POLL_S = 0.05
+_PERIOD_S, _LAUNCH_S = 0.1, 0.005
+_FIRST_ROUNDS, _MOST_ROUNDS = 1000, 1 << 30
 
 
 def settle(words: Mapping[str, Any]) -> Card:
@@ -46,6 +50,30 @@ def _end_at(until: float) -> None:
     signal.alarm(max(1, int(until - boottime()) + _LATE_S))
 
 
+def keep_busy(card: Card, words: Mapping[str, Any], until: float, say: Say) -> None:
+    """Run kernels for a share of the time: in each period so long, then none.
+
+    How many rounds fill a launch is measured first, and goes on being measured: clocks change.
+    """
+    _end_at(until)
+    kernel = card.kernel(KERNELS[words["bound"]].encode(), words["bound"].encode())
+    size = BUFFER_BYTES[words["bound"]]
+    buffer, last = card.room(size), ctypes.c_uint(size // 4 - 1)
+    blocks = card.multiprocessors() * BLOCKS_EACH
+    rounds = _FIRST_ROUNDS
+    say(multiprocessors=card.multiprocessors())
+    while boottime() < until:
+        began, busy_s = time.monotonic(), 0.0
+        while busy_s < words["duty"] * _PERIOD_S and boottime() < until:
+            at = time.monotonic()
+            card.run(kernel, blocks, THREADS, [buffer, ctypes.c_uint(rounds), last])
+            took_s = max(time.monotonic() - at, 1e-6)
+            busy_s += took_s
+            rounds = max(1, min(_MOST_ROUNDS, int(rounds * min(2.0, _LAUNCH_S / took_s))))
+        time.sleep(max(0.0, busy_s / words["duty"] - (time.monotonic() - began)))
+
+
 KINDS: Dict[str, Callable[[Card, Mapping[str, Any], float, Say], None]] = {
     "gpu-memory": hold_memory,
+    "gpu-compute": keep_busy,
 }

@@ -12,6 +12,7 @@ from .stress import Hogs
 
 _MIB = 1 << 20
 _WHOM = ("gpus", "used_by", "anyone")
+_COMPUTE = (*_WHOM, "duty", "bound")
 _MEMORY = (*_WHOM, "take_bytes", "free_bytes", "share", "keep", "steps", "over_s")
 
 
@@ -105,4 +106,24 @@ class GpuMemory(_OnGpus):
             "keep": options["keep"],
             "steps": options["steps"],
             "over_s": options["over_s"],
+        }
+
+
+class GpuCompute(_OnGpus):
+    """Processors of GPUs kept busy for a share of the time, or the wires to their memory."""
+
+    kind = "gpu-compute"
+
+    def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
+        check_options(options, _COMPUTE)
+        super().__init__(injection, options)
+
+    def _words(self, card: Dict[str, Any]) -> Dict[str, Any]:
+        """What the child of a GPU is told."""
+        return {
+            "kind": self.kind,
+            "uuid": card["uuid"],
+            "index": card["index"],
+            "duty": self._options["duty"],
+            "bound": self._options["bound"],
         }

@@ -17,7 +17,7 @@ from .records import Record, Records
 PROTOCOL = 1
 # Answered from threads, so that they can't delay a lease.
 SLOW = frozenset(
-    {"reach", "probe", "gpu", "survey", "end", "look", "storage", "vitals", "fork", "ask"}
+    {"reach", "probe", "gpu", "survey", "end", "look", "storage", "vitals", "fork", "ask", "xid"}
 )
 
 
@@ -148,6 +148,12 @@ class Operations:
         from .gpu import gpus, looked_at
 
         return gpus() if over_s is None else looked_at(over_s)
+
+    def op_xid(self, *, index: int) -> int:
+        """A GPU's last Xid as DCGM shows it."""
+        from .xids import last_xid
+
+        return last_xid(index)
 
     def op_ask(self, *, url: str, body: Optional[str], timeout_s: float) -> Dict[str, Any]:
         """What an HTTP server answers to this host."""

@@ -25,6 +25,9 @@ KINDS = {
     "limit": ("limits", "Limit"),
     "oom": ("ooming", "Oom"),
     "gpu-memory": ("gpusteps", "GpuMemory"),
+    "gpu-compute": ("gpusteps", "GpuCompute"),
+    "cuda-fault": ("cudafaults", "CudaFault"),
+    "gpu-xid": ("xids", "Xid"),
 }
 
 

@@ -68,6 +68,8 @@ EffectKind = Literal[
     "oom",
     "exhausted",
     "gpu-pressed",
+    "gpu-lost",
+    "gpu-busy",
 ]
 
 

@@ -1,4 +1,4 @@
-"""GPUs that are short of memory."""
+"""GPUs that are short of memory, or of time."""
 
 from __future__ import annotations
 
@@ -102,6 +102,63 @@ class GpuMemoryPressure:
         }
         undo = "the driver frees it with the child, which ends with the agent"
         return Plan((Step("gpu-memory", options, undo),), ("gpu",))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"name": self.name, **asdict(self), "gpus": list(self.gpus)}
+
+
+@dataclass(frozen=True, slots=True)
+class GpuComputePressure:
+    """Keep all processors of GPUs busy for `duty_percent` of the time, by kernels of our own.
+
+    `bound`: by `compute`, or by the `bandwidth` of the GPU's memory. The rest is as it is for
+    `GpuMemoryPressure`.
+    """
+
+    gpus: tuple[str, ...] = ("0",)
+    duty_percent: float = 100.0
+    bound: str = "compute"
+    used_by: str = ""
+    anyone: bool = False
+
+    def __post_init__(self) -> None:
+        check_gpus(self.gpus)
+        if not 1 <= self.duty_percent <= 100:
+            raise InvalidFault(f"duty_percent {self.duty_percent:g}: 1 to 100")
+        if self.bound not in ("compute", "bandwidth"):
+            raise InvalidFault(f"bound {self.bound!r}: compute or bandwidth")
+
+    @property
+    def name(self) -> str:
+        """One word for reports and ids."""
+        return "gpu-compute-pressure"
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """Nothing of the kernel."""
+        return ()
+
+    @property
+    def effect(self) -> Effect:
+        """NVML's utilisation rises."""
+        return Effect("gpu-busy", self.duty_percent)
+
+    def cuts(self, address: str) -> bool:
+        """It cuts nobody off."""
+        return False
+
+    def plan(self, facts: Facts) -> Plan:
+        """One step for all GPUs of the host."""
+        options = {
+            "gpus": list(self.gpus),
+            "duty": self.duty_percent / 100,
+            "bound": self.bound,
+            "used_by": self.used_by,
+            "anyone": self.anyone,
+        }
+        undo = "the child that runs kernels ends with the agent"
+        return Plan((Step("gpu-compute", options, undo),), ("gpu",))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aftershock import cudashim
 from aftershock.errors import AftershockError
 from aftershock.lab import gateway, network
 from aftershock.lab.cgroups import NodeGroups
@@ -65,6 +66,7 @@ class World:
             volumes,
             groups,
             self.settings.gpus_per_node,
+            str(cudashim.build()),
         )
         runtime.kubelets.start()
         proxy = self._start_gateway(children)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from aftershock import cudashim
 from aftershock.errors import InvalidInput
 from aftershock.lab import containers, gpu
 from aftershock.lab.cgroups import NodeGroups
@@ -45,7 +46,9 @@ class ProcessRuntime:
         volumes: Volumes,
         groups: NodeGroups | None = None,
         gpus: int = 1,
+        shim: str = "",
     ) -> None:
+        self._shim = shim  # the library that makes CUDA calls fail
         self._gpus = gpus  # of each node
         self._volumes, self._groups = volumes, groups
         self._places = {place.name: place for place in places}
@@ -88,7 +91,8 @@ class ProcessRuntime:
         cards = gpu.environment(self._libraries, place.ledger, self._gpus)
         # What an image of ours has as `python3` is here the one that runs the lab.
         path = f"{Path(sys.executable).parent}:{cards['PATH']}"
-        own = {**os.environ, **cards, "PATH": path, **pod.env}
+        faulty = cudashim.environment(self._shim, place.cuda_orders)
+        own = {**os.environ, **cards, **faulty, "PATH": path, **pod.env}
         return {**own, containers.MARK: pod.uid}
 
     def was_oom_killed(self, uid: str) -> bool:

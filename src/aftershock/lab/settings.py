@@ -39,6 +39,11 @@ class Place:
     ipv6: str
 
     @property
+    def cuda_orders(self) -> str:
+        """The file by which CUDA calls of its model server are made to fail."""
+        return f"/dev/shm/cuda-{self.name}"
+
+    @property
     def ledger(self) -> str:
         """The file that stands for the node's GPU, as seen inside the lab."""
         return f"/dev/shm/gpu-{self.name}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aftershock.report import cliff, soak, stages
+from aftershock.slo.realness import LEVELS
 
 # What the headline already says is not said again below it.
 _IN_HEADLINE = ("rto_missed", "not_measured")
@@ -26,6 +27,8 @@ def summary(document: Mapping[str, Any]) -> list[str]:
     lines += stages.lines(document["replacements"])
     if document["injections"]:
         lines += [how_they_ended(document["injections"]), *left_out(document["injections"])]
+    if level := document.get("gpu_level"):
+        lines.append(f"GPUs: {level} level, {LEVELS[level]}")
     if document["target"] == "lab":
         lines.append("on the lab: GPUs and Kubernetes are emulated")
     return lines

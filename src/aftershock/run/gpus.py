@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from aftershock.errors import InvalidFault
 from aftershock.faults.base import Fault, PerNode
 from aftershock.faults.freeze import Freeze
-from aftershock.faults.gpu import GpuMemoryPressure
+from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
+from aftershock.faults.gpuloss import GpuLoss
 from aftershock.faults.processes import Processes
 from aftershock.run import replies, wording
 from aftershock.run.injecting import Injected, Injections
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from aftershock.run.session import Run
 
 HANG = "gpu-hang"
-KINDS = ("gpu-memory-pressure", HANG)
-PRESSING = ("gpu-memory-pressure",)
+KINDS = ("gpu-memory-pressure", "gpu-compute-pressure", "gpu-loss", HANG)
+PRESSING = ("gpu-memory-pressure", "gpu-compute-pressure")
 _LONGEST_S, _HANGS_S = 60.0, 10.0
 Told = dict[str, Any]
 Words = Mapping[str, Any]
@@ -38,6 +39,13 @@ def press_memory(run: Run, where: str, words: Words, lease_s: Any) -> Told:
     return _on_hosts(run, where, fault, lease_s)
 
 
+def press_compute(run: Run, where: str, words: Words, lease_s: Any) -> Told:
+    """See `aftershock.actions.gpu.press_gpu_compute`."""
+    duty = wording.number("duty_percent", words["duty_percent"])
+    fault = GpuComputePressure(**_whom(words), duty_percent=duty, bound=str(words["bound"]))
+    return _on_hosts(run, where, fault, lease_s)
+
+
 def hang(run: Run, where: str, words: Words, lease_s: Any) -> Told:
     """See `aftershock.actions.gpu.hang_engine`."""
     nodes, lease = run.target.inventory.select(where), wording.number("lease_s", lease_s)
@@ -53,15 +61,35 @@ def hang(run: Run, where: str, words: Words, lease_s: Any) -> Told:
     def make(injections: Injections) -> list[Injected]:
         injections.check_where(nodes, [fault])
         sees = replies.Contradiction(run, nodes, wait_s)
-        return [injections.processes(fault, nodes, lease, sees.pieces, _HANGS_S + wait_s)]
+        level = "emulated" if run.target.is_lab else "driver"
+        return [injections.processes(fault, nodes, lease, sees.pieces, _HANGS_S + wait_s, level)]
 
     return run.breaking.inject(make)
+
+
+def lose(run: Run, where: str, words: Words, lease_s: Any) -> Told:
+    """See `aftershock.actions.gpu.lose_gpu`."""
+    pattern, count = str(words["pattern"]), wording.whole("count", words["count"])
+    fault = GpuLoss(
+        gpus=_names(words["gpus"]),
+        processes=Processes(pattern=pattern, count=count) if pattern else None,
+        calls=_names(words["calls"]),
+        error=str(words["error"]),
+        newcomers=wording.truth("newcomers", words["newcomers"]),
+        xid=wording.whole("xid", words["xid"]),
+        kernel_log=wording.truth("kernel_log", words["kernel_log"]),
+    )
+    return _on_hosts(run, where, fault, lease_s)
+
+
+def _names(words: Any) -> tuple[str, ...]:
+    return tuple(word.strip() for word in str(words).split(",") if word.strip())
 
 
 def _whom(words: Words) -> Any:
     """Which GPUs, and whose they may be."""
     return {
-        "gpus": tuple(word.strip() for word in str(words["gpus"]).split(",") if word.strip()),
+        "gpus": _names(words["gpus"]),
         "used_by": str(words["used_by"]),
         "anyone": wording.truth("anyone", words["anyone"]),
     }

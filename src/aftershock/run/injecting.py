@@ -115,10 +115,12 @@ class Injections:
         lease_s: float,
         outside: Outside | None = None,
         patience_s: float = 3.0,
+        level: str | None = None,
     ) -> Injected:
         """A fault on processes of some hosts.
 
-        `outside` tells what a cluster's API sees of it, which may take until `patience_s`.
+        `outside` tells what a cluster's API sees of it, which may take until `patience_s`. `level`:
+        how real it is, where it stands for something on a GPU.
         """
         return Injection(
             fault,
@@ -128,7 +130,7 @@ class Injections:
             ledger=self.ledger,
             fleet=self.target.agents,
             deadline_only=cuts_controller(fault),
-            onlooker=lambda hosts: Stillness(fault, hosts, outside, patience_s),
+            onlooker=lambda hosts: Stillness(fault, hosts, outside, patience_s, level),
         )
 
     def terms(self, lease_s: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from aftershock.slo.realness import least_real
 from aftershock.slo.verdict import RunFacts, Verdict
 
 SCHEMA_VERSION = 1
@@ -59,6 +60,8 @@ FIELDS = {
     "lowest_throughput_rps": "good answers a second in the worst window",
     "gaps": "list of [source, from_s, to_s]: stretches without samples",
     "per_source": "each source's own counts and recovery time",
+    "gpu_level": "how real what was broken on GPUs was: emulated, telemetry, driver, hardware; the "
+    "least of all (see slo/realness.py); null: no GPU was",
     "injections": "list of faults: fault, hosts, failed_hosts (host: why it went on without it), "
     "fired_at, evidence, skew_ms, bit, ordered, reverted, clean",
     "leftovers": "what of ours was still there after the run",
@@ -84,6 +87,7 @@ def document(facts: RunFacts, verdict: Verdict) -> dict[str, Any]:
         **_recovery(facts),
         **_aftermath(facts),
         "injections": [dict(injection) for injection in facts.injections],
+        "gpu_level": least_real(facts.injections),
         "leftovers": list(facts.leftovers),
         "generator": dict(facts.generator),
         "steady_state_met": facts.steady_state_met,

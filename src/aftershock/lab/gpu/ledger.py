@@ -31,7 +31,7 @@ class _Card(ctypes.Structure):
         ("uuid", ctypes.c_char * 48),
         ("slots", _Slot * 64),
         ("buckets", _Bucket * 32),
-        ("settings", ctypes.c_uint32 * 6),
+        ("settings", ctypes.c_uint32 * 7),
         ("uncorrected_errors", ctypes.c_uint64),
         ("xid_count", ctypes.c_uint64),
         ("xids", ctypes.c_uint32 * 32),

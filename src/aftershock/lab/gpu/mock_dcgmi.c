@@ -29,11 +29,11 @@ int main(int count, char **words) {
     }
     card_t *card = &ledger->cards[index];
     if (injects) {
-        card->xids[card->xid_count++ % EVENTS] = (uint32_t)strtoul(option(count, words, "-v"), NULL, 10);
+        card->dcgm_xid = (uint32_t)strtoul(option(count, words, "-v"), NULL, 10);
         printf("Successfully injected.\n");
     } else {
-        printf("#Entity   XIDER\nID\nGPU %lu     %u\n", index,
-               card->xid_count ? card->xids[(card->xid_count - 1) % EVENTS] : 0u);
+        uint32_t last = card->xid_count ? card->xids[(card->xid_count - 1) % EVENTS] : 0;
+        printf("#Entity   XIDER\nID\nGPU %lu     %u\n", index, card->dcgm_xid ? card->dcgm_xid : last);
     }
     return leave(0);
 }

@@ -296,14 +296,15 @@ int nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout_ms) {
 }
 
 /* The mock's own: what no driver does when told to. */
-enum { LOST = 0, THROTTLED = 1, UNCORRECTED = 2 };
+enum { LOST = 0, THROTTLED = 1, UNCORRECTED = 2, XID = 3 };
 
 int mockgpu_set(unsigned index, unsigned what, unsigned long long value) {
     if (!enter()) return NO_DRIVER;
-    if (index >= ledger->count || what > UNCORRECTED) return leave(INVALID);
+    if (index >= ledger->count || what > XID) return leave(INVALID);
     card_t *card = &ledger->cards[index];
     if (what == LOST) card->lost = value != 0;
     if (what == THROTTLED) card->throttled = (uint32_t)value;
+    if (what == XID) card->xids[card->xid_count++ % EVENTS] = (uint32_t)value;
     if (what == UNCORRECTED) card->uncorrected_errors = value;
     return leave(OK);
 }
