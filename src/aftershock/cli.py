@@ -101,7 +101,8 @@ def doctor(inventory: str | None, as_json: bool) -> None:
 @click.option("--journal", metavar="FOLDER", help="Instead of AFTERSHOCK_JOURNAL or ./journal.")
 @click.option("--open", "show", is_flag=True, help="Show report.html in the browser.")
 def report(run: str, journal: str | None, show: bool) -> None:
-    """Write report.html, report.md, junit.xml and verdict.prom of RUN anew, from its folder.
+    """Write report.html, report.md, junit.xml and verdict.prom of RUN anew, from its folder;
+    with them its timeline as a picture for chats and documents: timeline.svg, timeline.png.
 
     RUN is a folder, or the name of one in the journal; the newest run if not given.
     """

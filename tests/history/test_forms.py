@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as as_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as as_prometheus
 
-from aftershock.report.forms import FORMS
+from aftershock.report.forms import FORMS, PICTURES
 from aftershock.report.junit import CASES, THE_RUN, junit
 from aftershock.report.markdown import markdown, plain
 from aftershock.report.metrics import metrics
@@ -112,12 +112,13 @@ def test_a_report_is_made_anew_from_a_folder(made: Made, root: Path, aftershock:
     folder = made(2.0)
     timeline_of(folder).close()
     (root / "latest").symlink_to(folder.name)
+    all_forms = [*FORMS, *PICTURES]
     for name in ("latest", folder.name, str(folder)):
-        for form in FORMS:
+        for form in all_forms:
             (folder / form).unlink(missing_ok=True)
         status, printed, _ = aftershock("report", name)
-        assert status == 0 and printed.splitlines() == [str(folder / form) for form in FORMS]
-        assert all((folder / form).stat().st_size > 300 for form in FORMS)
+        assert status == 0 and printed.splitlines() == [str(folder / form) for form in all_forms]
+        assert all((folder / form).stat().st_size > 300 for form in all_forms)
     assert not list(folder.glob(".*"))
 
 

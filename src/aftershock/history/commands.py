@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftershock.errors import InvalidInput
+from aftershock.errors import InvalidInput, Unsupported
 from aftershock.history import words
 from aftershock.history.assess import Assessment, Claim, assess
 from aftershock.history.journal import Journal, PastRun, read_journal
@@ -87,21 +87,30 @@ def render_anew(name: str, journal: str | None = None, show: bool = False) -> li
 
     `show`: open the page in the user's browser. `InvalidInput`: no such run, or no verdict.
     """
-    from aftershock.report.forms import FORMS
+    from aftershock.report.forms import FORMS, PICTURES
     from aftershock.report.record import read_record
 
     folder = _folder(name, journal)
     record = read_record(folder)
+    forms: dict[str, str | bytes] = {}
+    missing = list(record.missing)
     try:
-        forms = {name: form(record) for name, form in FORMS.items()}
+        for file, form in (FORMS | PICTURES).items():
+            try:
+                forms[file] = form(record)
+            except Unsupported as error:
+                missing.append(str(error))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise InvalidInput(f"{folder}: verdict.json is damaged ({what})") from None
     try:
-        written = [RunFolder(folder).write_text(name, text) for name, text in forms.items()]
+        written = [
+            RunFolder(folder).write_bytes(file, said.encode() if isinstance(said, str) else said)
+            for file, said in forms.items()
+        ]
     except OSError as error:
         raise InvalidInput(f"{folder} can't be written: {error.strerror}") from None
-    told = [*map(str, written), *(f"not in it: {line}" for line in record.missing)]
+    told = [*map(str, written), *(f"not in it: {line}" for line in missing)]
     if show:
         import webbrowser
 

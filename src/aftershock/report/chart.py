@@ -70,15 +70,26 @@ class Picture:
 def draw(picture: Picture, width: int = 960) -> str:
     """The picture as an SVG of this width; a narrow one is laid out for a phone."""
     sheet = Sheet(float(width), picture.start, picture.end)
+    height = draw_on(sheet, picture)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="timeline" '
+        f'viewBox="0 0 {width} {height:.0f}" data-start="{picture.start:.3f}" '
+        f'data-end="{picture.end:.3f}" data-left="{LEFT}" data-right="{sheet.right:g}" '
+        f'role="img" aria-label="timeline of the run">{"".join(sheet.parts)}</svg>'
+    )
+
+
+def draw_on(sheet: Sheet, picture: Picture) -> float:
+    """Lay the picture out on a sheet; how high it is, in pixels."""
     rows = _label_rows(picture.marks, sheet)
     top = 14 * (max((row for _, _, row, _ in rows), default=-1) + 1) + 4
     body: float = top + (BAND + 6 if picture.phases else 0)
-    heights = [_height(panel, width) for panel in picture.panels]
+    heights = [_height(panel, sheet.width) for panel in picture.panels]
     floor = body + sum(heights) + 4
     for begin, end in picture.faults:
         sheet.stretch(begin, end, top, floor - top, "fault", "the fault")
     sheet.parts.append(f'<g class="ticks" data-top="{body:.1f}" data-floor="{floor:.1f}">')
-    for tick in _ticks(picture.start, picture.end, (width - LEFT - RIGHT) / 46):
+    for tick in _ticks(picture.start, picture.end, (sheet.width - LEFT - RIGHT) / 46):
         sheet.upright(tick, body, floor, "grid")
         sheet.label(tick, floor + 14, f"{tick:g}", "tick", anchor="middle")
     sheet.parts.append("</g>")
@@ -88,12 +99,7 @@ def draw(picture: Picture, width: int = 960) -> str:
         _draw_panel(panel, sheet, body)
         body += height
     _draw_marks(rows, sheet, floor)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="timeline" '
-        f'viewBox="0 0 {width} {floor + 34:.0f}" data-start="{picture.start:.3f}" '
-        f'data-end="{picture.end:.3f}" data-left="{LEFT}" data-right="{sheet.right:g}" '
-        f'role="img" aria-label="timeline of the run">{"".join(sheet.parts)}</svg>'
-    )
+    return floor + 34
 
 
 def _head(width: float) -> float:
@@ -142,7 +148,7 @@ def _path(points: Points, sheet: Sheet, ceiling: float) -> str:
     drawn: list[str] = []
     for piece in _pieces(points):
         shown = [
-            (f"{t:.2f}".rstrip("0").rstrip("."), f"{LANE * (1 - min(v / ceiling, 1.0)):.1f}")
+            (sheet.across(t), f"{LANE * (1 - min(v / ceiling, 1.0)):.1f}")
             for t, v in piece
             if sheet.start <= t <= sheet.end
         ]

@@ -2,7 +2,8 @@
 
 A script beside the page moves what carries a moment (`data-t`, or `data-a` and `data-b`) when the
 reader zooms; without it the picture stands as it is drawn. Curves are in seconds in a view of their
-own, which is all that a zoom has to change.
+own, which is all that a zoom has to change. A `still` picture has them in pixels, since viewers
+other than browsers scale a curve's stroke with such a view.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Sheet:
     width: float
     start: float
     end: float
+    still: bool = False
     parts: list[str] = field(default_factory=list)
 
     @property
@@ -86,8 +88,15 @@ class Sheet:
         x = (self.x(begin) + self.x(end)) / 2 if kind == "phase" else self.x(begin) + 4
         self.text(x, y, said, kind, "middle" if kind == "phase" else "start", at + shown)
 
+    def across(self, at: float) -> str:
+        """A moment as a coordinate in a plot: seconds, or pixels where nobody zooms."""
+        return f"{self.x(at):.1f}" if self.still else f"{at:.2f}".rstrip("0").rstrip(".")
+
     def plot(self, paths: Iterable[str], y: float, height: float) -> None:
-        """Paths in seconds across and pixels down, in a view of their own."""
+        """Paths by `across` and in pixels down, in a view of their own where they are zoomed."""
+        if self.still:
+            self.parts.append(f'<g transform="translate(0 {y:.1f})">{"".join(paths)}</g>')
+            return
         self.parts.append(
             f'<svg class="plot" x="{LEFT}" y="{y:.1f}" width="{self.right - LEFT:.1f}" '
             f'height="{height:g}" viewBox="{self.start:.3f} 0 {self.span:.3f} {height:g}" '

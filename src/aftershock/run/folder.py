@@ -82,10 +82,14 @@ class RunFolder:
 
     def write_text(self, name: str, content: str) -> Path:
         """Write a text file whole or not at all, on disk before it returns."""
+        return self.write_bytes(name, content.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> Path:
+        """Write a file whole or not at all, on disk before it returns."""
         target = self.path / name
         fresh = target.with_name(f".{name}.new")
         with self._writing:
-            with fresh.open("w", encoding="utf-8") as file:
+            with fresh.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
