@@ -1,5 +1,7 @@
 """What a run writes down of what it was told: enough to repeat it, and no secret."""
 
+import pytest
+
 from aftershock.run.settings import Settings
 from aftershock.run.told import HIDDEN, command, told
 from aftershock.slo.levels import load_levels, parse_levels
@@ -14,13 +16,14 @@ def test_a_command_line_to_copy_without_its_secrets() -> None:
     )
 
 
-def test_every_setting_is_there_and_what_comes_from_elsewhere_is_not() -> None:
+@pytest.mark.parametrize("name", ["owner", "hosts"])
+def test_every_setting_is_there_and_what_comes_from_elsewhere_is_not(name: str) -> None:
     declared = {
         "target": {"type": "env", "key": "AFTERSHOCK_TARGET"},
         "who": {"type": "env", "key": "WHO"},
     }
     given = {"target": "lab", "zone": "az-b", "who": "me", "where": "node-a", "token": "t", "l": []}
-    levels = load_levels("owner")
+    levels = load_levels(name)
     found = told(Settings(zone="az-b"), levels, "A title", given, declared)
     variables = found["variables"]
     assert variables["zone"] == "az-b" and variables["hold_s"] == 15 and variables["seed"] == 7

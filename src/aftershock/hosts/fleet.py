@@ -39,7 +39,7 @@ class NoWay:
         """Nothing can be started there."""
         raise Unsupported(
             f"{self._name}: nothing gets there but the Kubernetes API, and this needs an agent on "
-            "the node: give the inventory an `ssh` block"
+            "the node: give the inventory an `agent` or `ssh` block"
         )
 
 

@@ -43,7 +43,7 @@ def told(
         "directory": str(Path.cwd()),
         "environment": _environment(declared),
         "variables": _variables(settings, configuration, declared),
-        "levels": {k: v for k, v in asdict(levels).items() if v is not None},
+        "levels": {k: v for k, v in asdict(levels).items() if v not in (None, {})},
         "zones": {},
     }
 
