@@ -76,9 +76,9 @@ def test_a_machine_without_fonts_is_told_so(
     made: Made, aftershock: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(still, "_FONTS", "'Nobody Has This'")
-    still._has_fonts.cache_clear()
+    still.has_fonts.cache_clear()
     folder = made(2.0)
     status, printed, _ = aftershock("report", str(folder))
-    still._has_fonts.cache_clear()
+    still.has_fonts.cache_clear()
     assert status == 0 and "no fonts; install some" in printed
     assert (folder / "timeline.svg").exists() and not (folder / "timeline.png").exists()

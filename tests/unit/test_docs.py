@@ -2,15 +2,23 @@
 
 import ast
 import json
+import random
 import re
+from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import pytest
 from chaoslib.experiment import ensure_experiment_is_valid
 
 from aftershock.cli import commands
+from aftershock.history.claims import clean_runs_needed
 from aftershock.report.forms import FORMS, PICTURES
 from aftershock.run.settings import Settings
+from aftershock.slo import verdict
+from aftershock.slo.changepoint import Outcomes, locate
 from aftershock.slo.document import FIELDS
 from aftershock.slo.levels import INDICATORS
 
@@ -132,23 +140,69 @@ def test_every_field_of_a_verdict_is_defined() -> None:
     assert not set(INDICATORS) - told
 
 
-def test_every_reason_code_is_defined() -> None:
-    """All that `slo/verdict.py` may yield as a code, and no other."""
-    source = ast.parse((ROOT / "src/aftershock/slo/verdict.py").read_text())
-    yielded = {
-        node.value.elts[0].value
-        for node in ast.walk(source)
-        if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple)
-        if isinstance(node.value.elts[0], ast.Constant)
-    }
-    assert len(yielded) > 25
+def table(text: str, head: str) -> list[list[str]]:
+    """The rows of the table that begins with this, cell by cell."""
+    lines = text.partition(head)[2].splitlines()[2:]
+    rows = takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_claims_that_are_told_are_those_of_the_code() -> None:
     text = (ROOT / "docs/definitions.md").read_text(encoding="utf-8")
-    table = text.partition("| stage | word | code |")[2].partition("\n## ")[0]
-    codes = {
-        one for line in table.splitlines()[2:] if line.count("|") > 4
-        for one in _CODE.findall(line.split("|")[3])
-    }  # fmt: skip
-    assert codes == yielded
+    rows = table(text, "| claim | clean runs from nothing | with one miss, in all |")
+    assert len(rows) == 3
+    for claim, none, one in rows:
+        share, confidence = (int(percent) / 100 for percent in re.findall(r"(\d+) %", claim))
+        assert clean_runs_needed(0, 0, share, confidence) == int(none), claim
+        assert 1 + (clean_runs_needed(0, 1, share, confidence) or 0) == int(one), claim
+
+
+def test_the_errors_that_are_told_are_those_of_the_model() -> None:
+    text = (ROOT / "docs/definitions.md").read_text(encoding="utf-8")
+    rows = table(text, "| samples a second | all requests fail | a third | a tenth |")
+    assert len(rows) == 2
+    for rate, *told in rows:
+        for share, said in zip((1.0, 1 / 3, 0.1), told, strict=True):
+            claimed = float(re.findall(r"[\d.]+", said)[0])
+            assert median(_errors_s(int(rate), share)) == pytest.approx(claimed, rel=0.25), said
+
+
+def _errors_s(rate: int, share: float) -> Iterator[float]:
+    """Of the ends of outages of two to three seconds, in which a share of requests fails."""
+    chance = random.Random(7)
+    times = [n / rate for n in range(10 * rate)]
+    for _ in range(25):
+        end = 2 + chance.random()
+        bad = [int(at < end and chance.random() < share) for at in times]
+        if sum(bad) > 1:
+            seen = Outcomes(times, [1] * len(times), bad)
+            yield locate(seen, (0, 60 * rate), 0, 10).ended.error
+
+
+def test_every_reason_code_is_told_with_its_stage_and_word() -> None:
+    """All that `slo/verdict.py` may yield as a code, by the stage that yields it; no other."""
+    tree = ast.parse((ROOT / "src/aftershock/slo/verdict.py").read_text())
+    functions = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef)}
+
+    def codes(name: str) -> Iterator[str]:
+        for node in ast.walk(functions[name]):
+            if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):
+                yield ast.literal_eval(node.value.elts[0])
+            elif isinstance(node, ast.YieldFrom) and isinstance(node.value, ast.Call):
+                yield from codes(ast.unparse(node.value.func))
+
+    held = {
+        (number, word, code)
+        for number, (word, stage) in enumerate(verdict._STAGES, 1)
+        for code in codes(stage.__name__)
+    }
+    assert len(held) > 25
+    told, number, word = set(), "", ""
+    text = (ROOT / "docs/definitions.md").read_text(encoding="utf-8")
+    for row in table(text, "| stage | word | code | when |"):
+        number, word = row[0] or number, row[1] or word
+        told |= {(int(number), word, code) for code in _CODE.findall(row[2])}
+    assert told == held
 
 
 def test_the_guides_experiment_is_valid() -> None:

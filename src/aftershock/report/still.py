@@ -49,7 +49,7 @@ def timeline_svg(record: Record) -> str:
 
 def timeline_png(record: Record) -> bytes:
     """The same as a PNG; `Unsupported` on a machine without fonts."""
-    if not _has_fonts():
+    if not has_fonts():
         raise Unsupported(
             "timeline.png would have no words: this machine has no fonts; "
             "install some (Debian: fonts-dejavu-core)"
@@ -87,7 +87,7 @@ def _style() -> str:
 
 
 @cache
-def _has_fonts() -> bool:
+def has_fonts() -> bool:
     """Whether anything is to be seen of a letter."""
     page = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20">'
