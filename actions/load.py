@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from aftershock.run import climbing, soaking, surge
+from aftershock.run import climbing, flooding, soaking, surge
 
-__all__ = ["end_step", "find_cliff", "soak", "step_load"]
+__all__ = ["end_step", "exhaust_kv_cache", "find_cliff", "soak", "step_load"]
 
 
 def step_load(add_rps: float, lease_s: float = 120.0) -> dict[str, Any]:
@@ -21,6 +21,35 @@ def step_load(add_rps: float, lease_s: float = 120.0) -> dict[str, Any]:
 def end_step() -> dict[str, Any]:
     """Take the added load away again. Idempotent."""
     return surge.end_step()
+
+
+def exhaust_kv_cache(
+    add_rps: float = 20.0,
+    prompt_tokens: float = 1024.0,
+    output_tokens: float = 1024.0,
+    hold_s: float = 5.0,
+    within_s: float = 60.0,
+    streamed: bool = True,
+) -> dict[str, Any]:
+    """Fill the engines' KV caches with long requests, keep them full, and let go.
+
+    `add_rps` unique prompts a second of `prompt_tokens`, each answered by `output_tokens`, until a
+    cache is 95 % used while requests wait or are preempted, and `hold_s` longer; then all of them
+    are cut. Proven by vLLM's own metrics on every replica's page; what is not full `within_s` had
+    no effect. `streamed`: as streams, whose end a gateway notices at the next token; engines may go
+    on working for others whose clients have gone. The flood's own requests are not judged. Recovery
+    is counted from its end: does the service come back by itself?
+    """
+    return flooding.exhaust_kv_cache(
+        {
+            "add_rps": add_rps,
+            "prompt_tokens": prompt_tokens,
+            "output_tokens": output_tokens,
+            "hold_s": hold_s,
+            "within_s": within_s,
+        },
+        streamed,
+    )
 
 
 def find_cliff(

@@ -54,3 +54,16 @@ def test_a_lost_gpu_takes_its_server_with_it_until_it_is_there_again(chaos_run: 
     assert verdict["capacity_rto_s"] is None, "newcomers hear the same"
     assert verdict["gpu_level"] == "emulated"
     assert "GPUs: emulated level, a mock of the GPUs' driver was broken" in outcome.printed
+
+
+def test_the_kv_cache_runs_full_and_the_service_comes_back_by_itself(chaos_run: ChaosRun) -> None:
+    outcome = chaos_run("kv-cache-exhaustion.json", before_s=3, hold_s=2, flood_hold_s=2)
+    verdict = outcome.verdict
+    assert (outcome.status, verdict["verdict"]) == (0, "PASS"), outcome.printed
+    (injection,) = verdict["injections"]
+    assert injection["fault"] == "kv-cache-exhaustion" and injection["bit"], injection
+    full, short = injection["evidence"]["pieces"]
+    assert full["ok"] and short["ok"] and "requests waited" in short["seen"]
+    name = "P99 of the time to the first token, as the engines measure"
+    assert 0 < probed(outcome.journal, name) < 1000
+    assert probed(outcome.journal, "Requests that wait") < 100

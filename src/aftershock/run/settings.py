@@ -55,6 +55,7 @@ class Settings:
     gateway_port: int = 18080
     replicas: int = 6
     gpus_per_node: int = 1  # lab only
+    kv_blocks: int = 0  # lab only: of 16 tokens, in each engine's KV cache; 0: as its GPU has room
     autoscale_gpu_percent: float = 0.0  # lab only; 0: no autoscaler
     volume_mib: int = 0  # lab only: of each zone's own volume; 0: none
     volume_mib_s: float = 60.0  # lab only: how fast it is
@@ -86,6 +87,7 @@ class Settings:
         _within("load_processes", self.load_processes, 1, 64)
         _within("gateway_port", self.gateway_port, 1, 65535)
         _within("replicas", self.replicas, 1, 6)
+        _within("kv_blocks", self.kv_blocks, 0, 1_000_000)
         _within("gpus_per_node", self.gpus_per_node, 1, 8)
         _within("autoscale_gpu_percent", self.autoscale_gpu_percent, 0, 100)
         _within("volume_mib", self.volume_mib, 0, 4096)

@@ -169,6 +169,7 @@ class Target:
             gateway=settings.gateway,
             gateway_port=settings.gateway_port,
             replicas=settings.replicas,
+            model_args=_model_args(settings),
             gpus_per_node=settings.gpus_per_node,
             autoscale_gpu_percent=settings.autoscale_gpu_percent,
             volume_mib=settings.volume_mib,
@@ -178,6 +179,12 @@ class Target:
             node_cgroups=settings.node_cgroups,
             node_cpus=settings.node_cpus,
         )
+
+
+def _model_args(settings: Settings) -> tuple[str, ...]:
+    """The lab's model servers' further arguments, in vLLM's words."""
+    blocks = settings.kv_blocks
+    return ("--num-gpu-blocks-override", str(blocks)) if blocks else ()
 
 
 @contextlib.contextmanager
