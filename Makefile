@@ -16,7 +16,7 @@ AGAIN := $(MAKE) --no-print-directory
 POLICY ?= /usr/sbin/policy-rc.d
 SYSTEM_PATH ?= /usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: demo test check bench survival wheel clean
+.PHONY: demo test check bench gpu survival wheel clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.users
@@ -37,6 +37,10 @@ test: .venv/.developers build/developers
 .PHONY: test-behind
 test-behind:
 	$(PYTEST) $(addprefix --ignore=,$(APART))
+
+# On a machine with an NVIDIA GPU that nobody uses; what needs PyTorch is skipped where it isn't installed.
+gpu: .venv/.developers build/developers
+	$(BIN)/python -m pytest -s tests/gpu
 
 survival: .venv/.developers build/developers build/guest/ready
 	$(BIN)/python -m pytest -m survival

@@ -18,7 +18,14 @@ from typing import Any
 from aftershock import run as runs
 from aftershock.run import gpus as faults
 
-__all__ = ["hang_engine", "heal_gpus", "lose_gpu", "press_gpu_compute", "press_gpu_memory"]
+__all__ = [
+    "hang_engine",
+    "heal_gpus",
+    "lose_gpu",
+    "press_gpu_compute",
+    "press_gpu_memory",
+    "slow_gpu",
+]
 
 
 def press_gpu_memory(
@@ -79,6 +86,34 @@ def press_gpu_compute(
         "anyone": anyone,
     }
     return faults.press_compute(runs.current(), where, words, lease_s)
+
+
+def slow_gpu(
+    where: str,
+    gpus: str = "0",
+    clock_mhz: float = 0.0,
+    power_w: float = 0.0,
+    allowed: bool = False,
+    used_by: str = "",
+    anyone: bool = False,
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Lock GPUs' clocks to `clock_mhz`, or limit their power to `power_w` watts, or both.
+
+    These outlive whoever set them and are felt by all who use the card: refused unless `allowed`,
+    where somebody has set clocks already, and where the driver does not permit it. The agent puts
+    them back, or its watcher when the agent is gone, or `aftershock recover`. Evidence: NVML's
+    clock over a window, and its power limit; an idle card's clock proves nothing.
+    """
+    words = {
+        "gpus": gpus,
+        "clock_mhz": clock_mhz,
+        "power_w": power_w,
+        "allowed": allowed,
+        "used_by": used_by,
+        "anyone": anyone,
+    }
+    return faults.slow_down(runs.current(), where, words, lease_s)
 
 
 def hang_engine(

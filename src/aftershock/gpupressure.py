@@ -17,6 +17,7 @@ from aftershock.strain import Strain, Told
 _MIB = 1 << 20
 _ASK_S = 20.0
 _ENOUGH, _BUSY_ENOUGH = 0.9, 0.7
+_CLOCK_STEP_MHZ, _BY_USER = 15, "clocks set by a user"
 _PATIENCE_S = 15.0
 
 
@@ -122,6 +123,33 @@ class GpuBusy(GpuStrain):
         ]
 
 
+class GpuSlow(GpuStrain):
+    """NVML's clock stays at or below the lock, and its power limit is the one that was set.
+
+    An idle card's clock is low anyhow: that proves nothing, unless NVML says who set it.
+    """
+
+    needed = ("gpu-slow",)
+    over_s = 1.0
+
+    def of_card(self, host: str, was: Told, now: Told, asked: Told) -> list[Piece]:
+        """Clock and limit."""
+        which, found = f"GPU {asked['index']}", []
+        if wanted := asked["clock_mhz"]:
+            before, clock = (
+                one["window"].get("sm_clock_mhz", {}).get("max", 0.0) for one in (was, now)
+            )
+            seen = f"{which} runs at {clock:.0f} MHz, {before:.0f} before, locked to {wanted:.0f}"
+            told = before > wanted + _CLOCK_STEP_MHZ or _BY_USER in now["throttled_by"]
+            held = clock <= wanted + _CLOCK_STEP_MHZ
+            found.append(Piece("gpu-slow", host, (True if told else None) if held else False, seen))
+        if "power_set" in asked:
+            limit, set_w = now["power_limit_w"], asked["power_set"] / 1000
+            seen = f"{which} may use {limit:g} W, {was['power_limit_w']:g} before"
+            found.append(Piece("gpu-slow", host, limit <= set_w + 1, seen))
+        return found
+
+
 class GpuLost:
     """CUDA calls that fail, as the processes counted them; an Xid that DCGM shows.
 
@@ -174,4 +202,5 @@ KINDS: dict[str, Callable[[Fault, Sequence[Node]], Onlooker]] = {
     "gpu-pressed": GpuPressed,
     "gpu-lost": GpuLost,
     "gpu-busy": GpuBusy,
+    "gpu-slow": GpuSlow,
 }

@@ -13,6 +13,7 @@ from wires import is_gone, wait_for
 
 from aftershock.errors import InvalidFault, NotApplied, Unsupported
 from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
+from aftershock.faults.gpuslow import GpuSlowdown
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
 from aftershock.inventory import Node
@@ -150,11 +151,11 @@ def test_a_host_without_a_driver_says_so(press: Any) -> None:
         press(GpuMemoryPressure(("0",), take_mib=1), node=bare)
 
 
-@pytest.mark.parametrize(("duty", "bound"), [(30.0, "compute"), (100.0, "bandwidth")])
 def test_a_gpu_is_busy_for_the_share_of_the_time_that_was_asked_for(
-    cards: Cards, press: Any, fleet: Fleet, duty: float, bound: str
+    cards: Cards, press: Any, fleet: Fleet
 ) -> None:
-    injection = press(GpuComputePressure(("1",), duty_percent=duty, bound=bound), fire=False)
+    duty = 40
+    injection = press(GpuComputePressure(("1",), duty_percent=duty, bound="bandwidth"), fire=False)
     assert [card["busy"] for card in cards.read()] == [0, 0], "armed, yet nothing runs"
     injection.fire()
     assert injection.observe()["bit"] is True, injection.evidence
@@ -173,3 +174,46 @@ def test_compute_pressure_refuses_nonsense() -> None:
     ):
         with pytest.raises(InvalidFault, match=said):
             GpuComputePressure(**words)
+
+
+def speeds(cards: Cards) -> list[tuple[int, float]]:
+    """Clock and power limit of each card, as NVML tells; idle cards run at 345 MHz."""
+    return [(card["mhz"], card["watts"]) for card in cards.read()]
+
+
+def test_clocks_and_power_are_put_back_by_the_agent_and_after_its_death(
+    cards: Cards, press: Any, fleet: Fleet
+) -> None:
+    usual = [(345, 700.0)] * 2
+    fault = GpuSlowdown(("1",), clock_mhz=300, power_w=250, allowed=True)
+    injection = press(fault, fire=False)
+    assert speeds(cards) == usual, "armed, yet nothing is slow"
+    injection.fire()
+    assert injection.observe()["bit"] is True, injection.evidence
+    assert speeds(cards) == [usual[0], (300, 250.0)]
+    with pytest.raises(NotApplied, match="somebody has set the clocks of GPU 1"):
+        press(fault)
+    injection.revert()
+    assert speeds(cards) == usual and injection.to_dict()["clean"] is True
+    killed = press(fault)
+    assert speeds(cards) != usual
+    os.kill(fleet.fresh(cards.node).pid, signal.SIGKILL)
+    assert wait_for(lambda: speeds(cards) == usual, 20), "the watcher puts them back"
+    killed.revert()
+
+
+def test_a_slowdown_is_refused_unless_it_is_allowed(press: Any) -> None:
+    for words, said in (
+        ({"clock_mhz": 900}, "outlive whoever set them, .* say allowed=true"),
+        ({"allowed": True}, "neither clock_mhz nor power_w"),
+        ({"clock_mhz": -1, "allowed": True}, "clock_mhz -1"),
+    ):
+        with pytest.raises(InvalidFault, match=said):
+            GpuSlowdown(**words)
+    for words, said in (
+        ({"clock_mhz": 1980}, "GPU 0 runs at 1980 MHz at most"),
+        ({"power_w": 100}, "power_w 100 on GPU 0: 200 at least"),
+        ({"power_w": 700}, "below its limit now, 700"),
+    ):
+        with pytest.raises(NotApplied, match=said):
+            press(GpuSlowdown(**words, allowed=True))

@@ -91,7 +91,7 @@ class Card:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.crowding = 0.0
+        self.stretch = 1.0
 
     async def ran(self, seconds: float) -> None:
         self.seconds += seconds

@@ -39,7 +39,7 @@ FOUND_AS = {
 
 
 class NoGpu:
-    crowding = 0.0
+    stretch = 1.0
 
     async def ran(self, seconds: float) -> None:
         pass

@@ -14,8 +14,9 @@ _MIB = 1 << 20
 _SAMPLE_S = 0.1
 _LONGEST_S = 60.0
 _MODES = ("default", "exclusive-thread", "prohibited", "exclusive-process")
+USERS_CLOCKS = "clocks set by a user"
 _REASONS = {  # nvmlClocksEventReason…, by its bit
-    0x2: "clocks set by a user",
+    0x2: USERS_CLOCKS,
     0x4: "power cap",
     0x8: "hardware slowdown",
     0x10: "sync boost",
@@ -147,6 +148,7 @@ def _everything(library: Any, handle: Any) -> Told:
     return {
         **_figures(library, handle),
         "sm_clock_max_mhz": ask(lambda n, h: n.nvmlDeviceGetMaxClockInfo(h, n.NVML_CLOCK_SM)),
+        "power_limit_w": ask(lambda n, h: n.nvmlDeviceGetEnforcedPowerLimit(h) / 1000),
         "throttled_by": [text for bit, text in _REASONS.items() if (reasons or 0) & bit],
         "ecc_uncorrected": ask(lambda n, h: n.nvmlDeviceGetTotalEccErrors(h, 1, 0)),
         "compute_mode": None if mode is None else _MODES[mode],

@@ -26,6 +26,7 @@ KINDS = {
     "oom": ("ooming", "Oom"),
     "gpu-memory": ("gpusteps", "GpuMemory"),
     "gpu-compute": ("gpusteps", "GpuCompute"),
+    "gpu-slow": ("slowing", "GpuSlow"),
     "cuda-fault": ("cudafaults", "CudaFault"),
     "gpu-xid": ("xids", "Xid"),
 }

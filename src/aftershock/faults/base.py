@@ -70,6 +70,7 @@ EffectKind = Literal[
     "gpu-pressed",
     "gpu-lost",
     "gpu-busy",
+    "gpu-slow",
 ]
 
 

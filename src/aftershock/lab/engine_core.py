@@ -6,7 +6,7 @@ its standard input, a socket:
 
     {"do": "memory"}           → {"free": …, "total": …}
     {"do": "allocate", "bytes": …} → {}
-    {"do": "ran", "seconds": …}    → {"crowding": …}, the time that others have it, 0 to 1
+    {"do": "ran", "seconds": …}    → {"stretch": …}, how many times as long it takes
 
 An answer with `failed` says what the driver said. It ends with whoever began it.
 """
@@ -51,7 +51,7 @@ def _answer(device: CudaDevice, asked: dict[str, Any]) -> dict[str, Any]:
     if asked["do"] == "allocate":
         device.allocate(asked["bytes"])
         return {}
-    return {"crowding": device.ran(asked["seconds"])}
+    return {"stretch": device.ran(asked["seconds"])}
 
 
 if __name__ == "__main__":

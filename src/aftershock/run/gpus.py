@@ -10,6 +10,7 @@ from aftershock.faults.base import Fault, PerNode
 from aftershock.faults.freeze import Freeze
 from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
 from aftershock.faults.gpuloss import GpuLoss
+from aftershock.faults.gpuslow import GpuSlowdown
 from aftershock.faults.processes import Processes
 from aftershock.run import replies, wording
 from aftershock.run.injecting import Injected, Injections
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from aftershock.run.session import Run
 
 HANG = "gpu-hang"
-KINDS = ("gpu-memory-pressure", "gpu-compute-pressure", "gpu-loss", HANG)
+KINDS = ("gpu-memory-pressure", "gpu-compute-pressure", "gpu-slowdown", "gpu-loss", HANG)
 PRESSING = ("gpu-memory-pressure", "gpu-compute-pressure")
 _LONGEST_S, _HANGS_S = 60.0, 10.0
 Told = dict[str, Any]
@@ -43,6 +44,17 @@ def press_compute(run: Run, where: str, words: Words, lease_s: Any) -> Told:
     """See `aftershock.actions.gpu.press_gpu_compute`."""
     duty = wording.number("duty_percent", words["duty_percent"])
     fault = GpuComputePressure(**_whom(words), duty_percent=duty, bound=str(words["bound"]))
+    return _on_hosts(run, where, fault, lease_s)
+
+
+def slow_down(run: Run, where: str, words: Words, lease_s: Any) -> Told:
+    """See `aftershock.actions.gpu.slow_gpu`."""
+    fault = GpuSlowdown(
+        **_whom(words),
+        clock_mhz=wording.number("clock_mhz", words["clock_mhz"]),
+        power_w=wording.number("power_w", words["power_w"]),
+        allowed=wording.truth("allowed", words["allowed"]),
+    )
     return _on_hosts(run, where, fault, lease_s)
 
 

@@ -238,3 +238,15 @@ int mockgpu_crowding(unsigned *thousandths) {
     *thousandths = crowding(current - 1);
     return leave(OK);
 }
+
+/* The mock's own: how many times as long a kernel takes, in thousandths, by locked clocks and a power
+ * limit. */
+int mockgpu_slowness(unsigned *thousandths) {
+    if (!current) return BAD_CONTEXT;
+    if (!enter()) return NO_DEVICE;
+    const card_t *card = &ledger->cards[current - 1];
+    unsigned by_clock = card->locked_mhz ? TOP_MHZ * 1000 / card->locked_mhz : 1000;
+    unsigned by_power = card->power_milliwatts ? TOP_MILLIWATTS / (card->power_milliwatts / 1000) : 1000;
+    *thousandths = by_clock > by_power ? by_clock : by_power;
+    return leave(OK);
+}

@@ -29,7 +29,7 @@ class EngineCore:
         self._heard = b""
         self._owed_s = 0.0
         self._asked: deque[asyncio.Future[None]] = deque()
-        self.crowding = 0.0  # the share of time in which others keep the GPU busy
+        self.stretch = 1.0  # how many times as long kernels take as on a card of their own
         self.failed: asyncio.Future[None] | None = None
 
     def memory(self) -> tuple[int, int]:
@@ -78,7 +78,7 @@ class EngineCore:
             told = json.loads(line)
             if "failed" in told:
                 self._fail(f"the engine core failed: {told['failed']}")
-            self.crowding = told.get("crowding", self.crowding)
+            self.stretch = told.get("stretch", self.stretch)
             if not (waiting := self._asked.popleft()).done():
                 waiting.set_result(None)
 

@@ -29,7 +29,9 @@ class CudaDevice:
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
         self._call("cuCtxSetCurrent", context)
         self._ran = getattr(self._cuda, "mockgpu_ran", None)
-        self._crowding = getattr(self._cuda, "mockgpu_crowding", None)
+        self._told = {
+            name: getattr(self._cuda, f"mockgpu_{name}", None) for name in ("crowding", "slowness")
+        }
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
@@ -44,15 +46,22 @@ class CudaDevice:
         self._call("cuMemsetD8_v2", address, ctypes.c_ubyte(0), ctypes.c_size_t(size))
 
     def ran(self, seconds: float) -> float:
-        """Note GPU time up to now; for which share of the time others keep the GPU busy.
+        """Note GPU time up to now; how many times as long it takes as on a card of its own.
 
-        A driver without the mock's own symbols measures for itself.
+        By its clocks, and by others: their kernels have the card every other time slice while there
+        are any. A driver without the mock's own symbols measures for itself.
         """
         self._call("cuCtxSynchronize")
-        thousandths = ctypes.c_uint()
-        if self._ran is not None and self._crowding is not None:
+        if self._ran is not None:
             self._ran(ctypes.c_uint64(int(seconds * 1e9)))
-            self._crowding(ctypes.byref(thousandths))
+        slowness, crowding = self._asked("slowness", 1.0), self._asked("crowding", 0.0)
+        return slowness / (1 - crowding / 2)
+
+    def _asked(self, what: str, usual: float) -> float:
+        thousandths = ctypes.c_uint()
+        ask = self._told[what]
+        if ask is None or ask(ctypes.byref(thousandths)):
+            return usual
         return thousandths.value / 1000
 
     def _call(self, name: str, *arguments: object) -> None:

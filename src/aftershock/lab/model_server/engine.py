@@ -22,8 +22,8 @@ BEHIND_S = 1.0
 class Device(Protocol):
     """Where kernels run."""
 
-    crowding: float
-    """The share of time in which others keep it busy."""
+    stretch: float
+    """How many times as long kernels take as on a device of their own."""
 
     async def ran(self, seconds: float) -> None:
         """Note GPU time spent up to now; return when the device keeps up."""
@@ -149,20 +149,14 @@ class Engine:
             self._notify(sequence)
 
     async def _spend(self, seconds: float, gpu_s: float) -> None:
-        """Let engine time pass; a loop that fell behind catches up, unless by too much.
-
-        Kernels of others have the GPU every other time slice while there are any.
-        """
-        self._clock += seconds + self._crowded_s(gpu_s)
+        """Let engine time pass; a loop that fell behind catches up, unless by too much."""
+        self._clock += seconds + gpu_s * (self._device.stretch - 1)
         now = self._loop.time()
         if now < self._clock:
             await asyncio.sleep(self._clock - now)
         elif now - self._clock > BEHIND_S:
             self._clock = now
         await self._device.ran(gpu_s)
-
-    def _crowded_s(self, gpu_s: float) -> float:
-        return gpu_s / (1 - self._device.crowding / 2) - gpu_s
 
     async def _until(self, when: float | None) -> bool:
         """Wait for a time or an arrival; True for the arrival."""
