@@ -1,14 +1,17 @@
 """One run at a time against a target, on this host: a file that says who holds it.
 
 A holder is a process by its PID, start and boot, so what a crash left is known to be stale at once.
+Where its numbers mean nothing (a container of this host) a file tells that it locked for life.
 A game day holds a target for all its runs: they are let in by its token, and are written down
 beside it, so that a run which outlives its day still holds.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
+import functools
 import getpass
 import hashlib
 import json
@@ -22,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aftershock.agent.clock import identity, is_there
+from aftershock.agent.clock import boot_id, identity, is_there
 from aftershock.errors import AftershockError, InvalidInput
 from aftershock.ledger import state_dir
 
@@ -44,6 +47,7 @@ def myself(what: str) -> dict[str, Any]:
     return {
         **identity(os.getpid()),
         "pidns": _pid_namespace(),
+        "alive": _alive(),
         "host": socket.gethostname(),
         "user": user_name(),
         "what": what,
@@ -62,13 +66,39 @@ def user_name() -> str:
 
 
 def is_gone(holder: Mapping[str, Any]) -> bool | None:
-    """Whether a holder's process has ended; None where its numbers mean nothing here."""
+    """Whether a holder's process has ended; None where that can't be known here."""
     try:
-        if holder["pidns"] != _pid_namespace() and holder["boot"] == identity(os.getpid())["boot"]:
-            return None
-        return not is_there(holder)
+        foreign = holder["pidns"] != _pid_namespace() and holder["boot"] == boot_id()
+        return _let_go(Path(holder["alive"])) if foreign else not is_there(holder)
     except (KeyError, TypeError):
         return True
+
+
+@functools.cache
+def _alive() -> str:
+    """A file that is locked as long as this process lives, whatever ends it."""
+    path = state_dir() / "alive" / uuid.uuid4().hex
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+        atexit.register(path.unlink, missing_ok=True)
+    return str(path)
+
+
+def _let_go(path: Path) -> bool | None:
+    """Whether nobody locks a file any more; None where we have no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    path.unlink(missing_ok=True)
+    return True
 
 
 def told(holder: Mapping[str, Any]) -> str:

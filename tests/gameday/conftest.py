@@ -71,12 +71,14 @@ class Site:
         return hold(str(self.plan), Wish(**wish), self.printed)
 
     @contextmanager
-    def held(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    def held(
+        self, *options: str, stdin: int = subprocess.DEVNULL
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """The day in a process of its own, as a user starts it."""
         with (self.folder / "printed").open("ab") as log:
             process = subprocess.Popen(
                 [AFTERSHOCK, "gameday", "run", self.plan, *options],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

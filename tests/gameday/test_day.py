@@ -1,5 +1,7 @@
 """A day from its first gate to its page; each run is the real `chaos run`."""
 
+import functools
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,8 @@ from typing import Any
 import pytest
 
 from aftershock.errors import InvalidInput
-from aftershock.gameday import commands
+from aftershock.gameday import commands, day
+from aftershock.gameday.news import News
 from aftershock.gameday.record import Told
 from aftershock.lock import HostLock, Occupied, holders
 
@@ -170,3 +173,44 @@ def test_a_run_without_a_verdict_or_beyond_its_limit_is_inconclusive(site: Site)
     assert first.why == "it took longer than its limit, 2 s"
     assert second.why.startswith("it left no verdict")
     assert site.notes("tiny-1")[-1:] == ["healed"]
+
+
+def test_a_webhook_that_is_down_stops_nothing_and_is_reported(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(day, "News", functools.partial(News, waits_s=(0.01,)))
+    site.write(
+        {},
+        title="<b>Autumn</b>",
+        notify=[{"webhook": "http://127.0.0.1:9/secret"}, {"command": "cat >> news"}],
+    )
+    assert site.hold() is True
+    told = events(site.told, "notified")
+    assert {(one["name"], one["there"], one["tries"]) for one in told} == {
+        ("webhook 127.0.0.1", False, 2),
+        ("cat >> news", True, 1),
+    }
+    news = (site.folder / "news").read_text().splitlines()
+    assert len(news) == 3 and news[1] == "01-tiny-1: PASS"
+    page = (site.day / "day.html").read_text()
+    assert "news did not get to webhook 127.0.0.1 in 2 attempts" in page and "secret" not in page
+    assert "&lt;b&gt;Autumn" in page and "<b>Autumn" not in page
+
+
+@pytest.mark.parametrize(("typed", "verdict"), [("yes", "PASS"), ("no", "SKIPPED")])
+def test_a_confirmation_is_typed_where_the_day_is_held(
+    site: Site, typed: str, verdict: str
+) -> None:
+    site.write({"confirm": {"ask": "Is the on-call engineer here?", "within": "1m"}})
+    ours, theirs = os.openpty()
+    try:
+        with site.held(stdin=theirs) as process:
+            until(lambda: events(site.told, "asked"))
+            os.write(ours, f"{typed}\n".encode())
+            process.wait(60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert site.verdicts() == {"01-tiny-1": verdict}
+    (answer,) = events(site.told, "answered")
+    assert answer["by"].endswith(", typed here")

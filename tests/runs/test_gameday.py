@@ -117,6 +117,35 @@ def test_a_day_of_three_goes_on_after_a_crash_and_is_aborted_in_mid_fault(tmp_pa
     assert "pod-kill" in counted.stdout and "gamedays" not in counted.stdout + counted.stderr
 
 
+def test_a_day_for_a_real_target_is_rehearsed_on_the_lab(tmp_path: Path) -> None:
+    (tmp_path / "target.yaml").write_text(
+        "gateway_url: http://127.0.0.1:9\nmodel: m\n"
+        "hosts: [{name: n, zone: eu-1, address: 127.0.0.1}]\n"
+    )
+    path = plan(
+        tmp_path,
+        {"file": "pod-kill.json", "choose": {"zone": ["eu-1"]}, "variables": {"selector": "app=x"}},
+        target="target.yaml",
+        gates=[{"command": "false", "otherwise": "end"}],
+        calendar={"cron": "0 10 * * Thu", "time_zone": "UTC", "blackout": "2020-01-01..2090-01-01"},
+    )
+    done = subprocess.run(
+        [AFTERSHOCK, "gameday", "rehearse", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    ((folder, day),) = days()
+    assert day.word == "PASS" and day.begun["kind"] == "rehearsal"
+    verdict = json.loads((folder / "runs/01-pod-kill/verdict.json").read_text())
+    assert verdict["target"] == "lab" and verdict["run"]["variables"]["zone"] == "az-a"
+    left_out = {one["what"] for one in day.events if one["event"] == "left out"}
+    assert left_out >= {"zone eu-1 is the lab's az-a", "pod-kill: selector is the experiment's own"}
+    assert "<h1>Rehearsal: A day on the lab</h1>" in (folder / "day.html").read_text()
+
+
 def test_a_run_by_hand_is_refused_while_its_target_is_taken(chaos_run: ChaosRun) -> None:
     port = free_port()
     held = HostLock(name_of(lab_port=port), "the game day 'Autumn'")

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -75,11 +77,36 @@ def test_the_number_of_a_process_alone_holds_nothing(change: dict[str, object]) 
     HostLock("shop", "the next run").acquire()
 
 
-def test_a_process_of_another_pid_namespace_is_believed_to_live() -> None:
+@pytest.mark.root
+def test_a_container_of_this_host_is_known_to_live_and_to_be_gone() -> None:
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", HOLD]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as container:
+        assert container.stdout and container.stdout.readline()
+        mine = HostLock("shop", "my run")
+        with pytest.raises(Occupied, match=r"another run .process 1 on"):
+            mine.acquire()
+        container.kill()
+        container.wait()
+        end = time.monotonic() + 20
+        while True:
+            try:
+                mine.acquire()
+                break
+            except Occupied:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+    assert mine.stale and mine.stale["pid"] == 1
+    mine.release()
+    assert not Path(mine.stale["alive"]).exists()
+
+
+def test_who_is_in_a_container_with_files_of_its_own_is_believed_to_live() -> None:
     mine = HostLock("shop", "my run")
     mine.acquire()
     said = json.loads(mine.path.read_text())
-    said["holders"][0] |= {"pidns": "pid:[1]", "pid": 999_999}
+    said["holders"][0] |= {"pidns": "pid:[1]", "pid": 999_999, "alive": "/nowhere/at/all"}
     mine.path.write_text(json.dumps(said))
     with pytest.raises(Occupied):
         HostLock("shop", "the next run").acquire()

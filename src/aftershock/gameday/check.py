@@ -133,18 +133,23 @@ def _dry(step: Step, folder: Path) -> str:
 
 
 def _doctor(inventory: object) -> str:
+    from aftershock.cluster.lock import rights
+    from aftershock.cluster.permissions import missing
     from aftershock.cluster.places import look_up
     from aftershock.doctor import examine
     from aftershock.inventory import Inventory
 
     assert isinstance(inventory, Inventory)
     target, cluster = look_up(inventory)
+    more = ""
     if cluster is not None:
+        if missing(cluster, rights(cluster.namespace)):
+            more = "; without rights to leases other hosts are not kept from it"
         cluster.close()
     report = examine(target.nodes, target.witness)
     if not report.ready:
         raise InvalidInput(" ".join(line.strip() for line in report.lines()))
-    return f"{len(target.nodes)} hosts can do what the network faults need"
+    return f"{len(target.nodes)} hosts can do what the network faults need{more}"
 
 
 def _news(place: Notification) -> str:
