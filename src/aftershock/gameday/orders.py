@@ -58,8 +58,11 @@ def received(folder: Path, seen: set[str]) -> Iterator[Order]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, encoding="utf-8") as file:
-                owner = os.fstat(descriptor).st_uid
+                found = os.fstat(descriptor)
                 said = json.loads(file.read(10_000))
+            if found.st_nlink != 1:  # somebody else's request under a new name
+                continue
+            owner = found.st_uid
             by = str(said["by"]) if owner == 0 else _name(owner)
             yield Order(str(said["what"]), by, str(said["at"]), str(said.get("why") or ""))
 
