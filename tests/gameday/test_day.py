@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,21 @@ def test_a_day_whose_process_died_goes_on_where_it_was(site: Site) -> None:
     assert [one["event"] for one in site.told.events].count("resumed") == 1
     assert "the process that held it had died" in (site.day / "day.html").read_text()
     assert site.hold(only=("tiny-1",)) and site.day != first, "one that is over is not gone on with"
+
+
+def test_a_day_that_was_cut_off_long_ago_is_only_ended(site: Site) -> None:
+    site.write({}, {"pause": "1m"})
+    with site.held() as process:
+        until(lambda: events(site.told, "pause"))
+        process.kill()
+        process.wait()
+    first = site.day / "decisions.jsonl"
+    year = datetime.now(UTC).strftime('"at": "%Y')
+    first.write_text(first.read_text().replace(year, '"at": "2020'))
+    assert site.hold(only=("tiny-1",)) is True
+    (_, old), (_, new) = commands.days()
+    assert old.ended and "its process had died, and that" in old.stopped
+    assert old.word == "INCONCLUSIVE" and new.word == "PASS" and "02-tiny-2" not in old.runs
 
 
 def test_confirmations_that_nobody_gives_mean_no(

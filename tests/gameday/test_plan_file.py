@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from aftershock.cli import main
 from aftershock.errors import InvalidInput
 from aftershock.gameday.plan_file import read_plan
 
@@ -122,6 +123,26 @@ def test_a_file_that_is_no_experiment(place: Path, experiment: str, sentence: st
     (place / "tiny.json").write_text(experiment)
     with pytest.raises(InvalidInput, match=sentence):
         read_plan(written(place, PLAN))
+
+
+def test_the_command_says_it_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = place / "sound.yaml"
+    sound.write_text(PLAN)
+    for arguments, said in (
+        (
+            ["check", str(written(place, PLAN.replace("owner", "ownr")))],
+            "line 2: the plan: unknown key 'ownr': did you mean 'owner'?",
+        ),
+        (["run", str(place / "none.yaml")], "No such file or directory; give the path of a plan"),
+        (["abort"], "no game day goes on here"),
+        (["abort", str(place / "none.yaml")], "no game day goes on here"),
+        (["run", "--only", "tyni", str(sound)], "--only 'tyni': the plan has tiny"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["gameday", *arguments])
+        complained = capsys.readouterr().err
+        assert ended.value.code == 1 and said in complained
+        assert complained.startswith("aftershock: ") and complained.count("\n") == 1
 
 
 def test_the_same_name_twice_is_refused(place: Path) -> None:

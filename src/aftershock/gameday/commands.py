@@ -27,6 +27,7 @@ from aftershock.lock import HostLock, Occupied, user_name
 from aftershock.run.folder import RunFolder
 from aftershock.slo.verdict import PASS
 
+LONGEST_BREAK_S = 86_400.0  # a day that was cut off before that is not gone on with
 _A_DAY = "the game day"
 REAL, REHEARSAL = "day", "rehearsal"
 
@@ -68,7 +69,9 @@ def _hold(path: str, wish: Wish, show: TextIO) -> bool:
         plan, left_out = rehearsal(plan)
     only_known(wish.only, [one.name for one in plan.experiments])
     if not wish.anew and (folder := _cut_off(plan, wish.kind)):
-        return _go_on(plan, folder, show)
+        passed, fresh = _go_on(plan, folder, show)
+        if fresh:
+            return passed
     agenda, take = Agenda(plan), Take(None, ())
     if plan.calendar and not wish.now:
         take = agenda.look(datetime.now(UTC))
@@ -148,11 +151,16 @@ def _cut_off(plan: Plan, kind: str) -> Path | None:
     return folder
 
 
-def _go_on(plan: Plan, folder: Path, show: TextIO) -> bool:
-    """What was cut off is settled first: what it left is healed, and its run is judged."""
+def _go_on(plan: Plan, folder: Path, show: TextIO) -> tuple[bool, bool]:
+    """What was cut off is settled first: what it left is healed, and its run is judged.
+
+    Whether every run passed, and whether it was gone on with: one of long ago only ends.
+    """
     from aftershock.recover import recover
 
     told = read(folder)
+    since_s = (datetime.now(UTC) - datetime.fromisoformat(told.events[-1]["at"])).total_seconds()
+    fresh = since_s <= LONGEST_BREAK_S
     show.write(f"goes on with {folder.name}, whose process died\n")
     for run in told.runs.values():
         if run.state == "begun":
@@ -171,7 +179,9 @@ def _go_on(plan: Plan, folder: Path, show: TextIO) -> bool:
                 found = outcome(folder / RUNS / run.key, folder / f"{run.key}.log", 0)
                 died = "" if found.verdict == PASS else "the day's process died during it"
                 ended(record, run.key, replace(found, why=died))
-        return _held(plan, record, targets, steps, show)
+        if not fresh:
+            record.note("stopped", why=f"its process had died, and that {length(since_s)} ago")
+        return _held(plan, record, targets, steps, show), fresh
     finally:
         targets.release()
 

@@ -198,6 +198,7 @@ def systemd(plan: Plan) -> dict[str, str]:
         "",
         "[Timer]",
         *(f"OnCalendar={line}" for line in on_calendar(calendar)),
+        "OnBootSec=2min",  # a day that the machine's restart cut off is gone on with
         "AccuracySec=1s",
         f"Persistent={'true' if calendar.catch_up_s else 'false'}",
         "",
