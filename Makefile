@@ -119,8 +119,8 @@ $(INSTALL); \
 build/newer-python: | .venv/.developers
 	@$(BIN)/python -m tests.runs.newer_python
 
-# What only tests and benchmarks want: they run an sshd of their own, and fio, and make volumes, and open
-# the report in a browser. Without these they are skipped.
+# What only tests and benchmarks want: they run an sshd of their own, and fio, make volumes, open the
+# report in a browser, and are compared with wrk and hey. Without these they are skipped.
 build/developers: | build/system
 	@missing=""; export PATH="$$PATH:$(SYSTEM_PATH)"; \
 	command -v sshd >/dev/null && command -v ssh-keygen >/dev/null || missing="$$missing openssh-server"; \
@@ -128,6 +128,8 @@ build/developers: | build/system
 	command -v fio >/dev/null || missing="$$missing fio"; \
 	command -v mkfs.ext4 >/dev/null || missing="$$missing e2fsprogs"; \
 	command -v dmsetup >/dev/null || missing="$$missing dmsetup"; \
+	command -v wrk >/dev/null || missing="$$missing wrk"; \
+	command -v hey >/dev/null || missing="$$missing hey"; \
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "missing:$$missing; tests that need them are skipped"; exit 0; fi; \

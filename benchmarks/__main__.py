@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
-from benchmarks import idle, kill, outage, partition, ssh
+from benchmarks import idle, kill, load, outage, partition, ssh
 
 
 def main() -> None:
     """Each row: name, value, unit, peer, peer_value, ratio (value / peer_value)."""
-    rows = [*partition.rows(), *ssh.rows(), *kill.rows(), *idle.rows(), *outage.rows()]
+    parts = (partition, ssh, kill, idle, outage, load)
+    rows = [line for part in parts for line in part.rows()]
     target = Path("build/bench.json")
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(rows, indent=2) + "\n")
