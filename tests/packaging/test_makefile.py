@@ -13,7 +13,7 @@ from .test_discover import ROOT
 TOOLS = ("mkdir", "touch", "rm", "chmod", "tail", "id", "make", "cat")
 THERE = (
     *("ip", "tc", "nsenter", "haproxy", "cc", "systemctl"),
-    *("sshd", "ssh-keygen", "sudo", "fio", "mkfs.ext4", "dmsetup", "chromium"),
+    *("sshd", "ssh-keygen", "sudo", "fio", "mkfs.ext4", "dmsetup", "wrk", "hey", "chromium"),
 )
 APT = """#!/bin/bash
 echo "apt-get $*" >> {record}
