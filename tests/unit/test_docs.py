@@ -180,9 +180,12 @@ def _errors_s(rate: int, share: float) -> Iterator[float]:
 
 
 def test_every_reason_code_is_told_with_its_stage_and_word() -> None:
-    """All that `slo/verdict.py` may yield as a code, by the stage that yields it; no other."""
-    tree = ast.parse((ROOT / "src/aftershock/slo/verdict.py").read_text())
-    functions = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef)}
+    """All that the verdict's stages may yield as a code, by the stage that yields it; no other."""
+    functions = {}
+    for module, prefix in (("verdict", ""), ("enduring", "enduring.")):
+        tree = ast.parse((ROOT / f"src/aftershock/slo/{module}.py").read_text())
+        found = (one for one in tree.body if isinstance(one, ast.FunctionDef))
+        functions |= {prefix + one.name: one for one in found}
 
     def codes(name: str) -> Iterator[str]:
         for node in ast.walk(functions[name]):
