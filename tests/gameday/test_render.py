@@ -57,6 +57,23 @@ def test_units_pass_systemds_own_verification(plan: Path, tmp_path: Path) -> Non
 
 @needs_systemd
 @pytest.mark.parametrize(
+    ("line", "zone", "begin"),
+    [
+        ("30 2 * * *", "Europe/Berlin", "2026-03-24"),
+        ("30 2 * * Sun", "Europe/Berlin", "2026-10-20"),
+        ("0,30 2 * * *", "America/New_York", "2026-03-05"),
+    ],
+)
+def test_systemd_reads_the_same_dates_where_the_clocks_change(
+    line: str, zone: str, begin: str
+) -> None:
+    calendar, after = Calendar(line, ZoneInfo(zone)), datetime.fromisoformat(f"{begin}T00:00+00:00")
+    ours = [at.astimezone(UTC) for at in islice(calendar.dates(after), 12)]
+    assert theirs(on_calendar(calendar, after), after) == ours
+
+
+@needs_systemd
+@pytest.mark.parametrize(
     "line",
     ["30 10 * * Mon-Thu", "*/20 8-10 1,15 * *", "0 6 1-7 * Sun", "5 4 */2 2,8 0,7", "0 0 * * 7"],
 )
@@ -64,16 +81,24 @@ def test_systemd_reads_the_same_dates(line: str) -> None:
     calendar = Calendar(line, ZoneInfo("Asia/Tokyo"))  # no change of the clocks in between
     begin = datetime(2026, 11, 1, tzinfo=UTC)
     ours = [at.astimezone(UTC) for at in islice(calendar.dates(begin), 12)]
-    theirs: set[datetime] = set()
-    for event in on_calendar(calendar):
-        words = ["systemd-analyze", "calendar", event, "--iterations=12", "--base-time=@"]
-        words[-1] += str(int(begin.timestamp()))
-        said = subprocess.run(
-            words, capture_output=True, text=True, check=True, env={**os.environ, "TZ": "UTC"}
-        ).stdout
-        found = re.findall(r"(?:elapse|Iter. #\d+): \w+ (\S+ \S+) UTC", said)
-        theirs |= {datetime.fromisoformat(f"{moment}+00:00") for moment in found}
-    assert sorted(theirs)[:12] == ours
+    assert theirs(on_calendar(calendar, begin), begin) == ours
+
+
+def theirs(events: list[str], after: datetime) -> list[datetime]:
+    """The next twelve dates as systemd reads them."""
+    found: set[datetime] = set()
+    for event in events:
+        words = ["systemd-analyze", "calendar", event, "--iterations=12"]
+        done = subprocess.run(
+            [*words, f"--base-time=@{after.timestamp():.0f}"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "TZ": "UTC"},
+        )
+        told = re.findall(r"(?:elapse|Iter. #\d+): \w+ (\S+ \S+) UTC", done.stdout)
+        found |= {datetime.fromisoformat(f"{moment}+00:00") for moment in told}
+    return sorted(found)[:12]
 
 
 def test_a_cron_job_is_what_kubernetes_knows(plan: Path) -> None:

@@ -44,7 +44,6 @@ class Day:
         self._ordered: Any = None
         self._answer: bool | None = None
         self._news = News(plan.notify, plan.path.parent, self._delivered)
-
         self._guards = Safeguards((), World(plan.path.parent, {}))
 
     def hold(self, steps: list[Step]) -> str:
@@ -91,7 +90,8 @@ class Day:
             child=child.identity,
         )
         self._say(f"{step.key}: begins {_drawn(step)}".rstrip())
-        ended(self.record, step.key, outcome := child.wait(self._reason, self._show))
+        outcome = child.wait(self._reason, self._show)
+        ended(self.record, step.key, outcome)
         self._tell(f"{step.key}: {outcome.verdict}{': ' if outcome.why else ''}{outcome.why}")
 
     # What may keep a run from beginning

@@ -24,6 +24,7 @@ from aftershock.gameday.calendar import DAYS, Calendar
 from aftershock.gameday.plan import Plan
 from aftershock.gameday.plan_file import read_plan
 
+_LOOKED_AT = 2000  # dates, for those that the clocks shift
 _LARGEST = 1_000_000  # bytes that a ConfigMap may hold
 _MOUNTED, _KEPT = "/etc/aftershock/gameday", "/var/lib/aftershock"
 GRACE_S = 300  # for the current run to be healed and judged
@@ -211,22 +212,31 @@ def systemd(plan: Plan) -> dict[str, str]:
     }
 
 
-def on_calendar(calendar: Calendar) -> list[str]:
-    """A cron line as systemd's calendar events: two where cron means either kind of day."""
+def on_calendar(calendar: Calendar, now: datetime | None = None) -> list[str]:
+    """A cron line as systemd's calendar events: two where cron means either kind of day.
+
+    Systemd leaves out a time that the clocks jump over; those of the next years are named.
+    """
     sim = CronSim(calendar.cron, datetime(2026, 1, 1, tzinfo=UTC))
     clock = f"{_listed(sim.hours, range(24))}:{_listed(sim.minutes, range(60))}:00"
-    months, every = _listed(sim.months, range(1, 13)), range(1, 32)
+    months, zone = _listed(sim.months, range(1, 13)), calendar.zone.key
     weekdays = sorted({int(str(day)) % 7 for day in sim.weekdays})
     names = ",".join(DAYS[(day - 1) % 7] for day in weekdays)
-    zone = calendar.zone.key
-    days = _listed(sim.days, every)
+    days = _listed(sim.days, range(1, 32))
     on_dates = f"*-{months}-{days} {clock} {zone}"
     on_weekdays = f"{names} *-{months}-* {clock} {zone}"
     if len(weekdays) == 7:
-        return [on_dates]
-    if days == "*":
-        return [on_weekdays]
-    return [f"{names} {on_dates}"] if sim.day_and else [on_dates, on_weekdays]
+        found = [on_dates]
+    elif days == "*":
+        found = [on_weekdays]
+    else:
+        found = [f"{names} {on_dates}"] if sim.day_and else [on_dates, on_weekdays]
+    shifted = (
+        at
+        for at in islice(calendar.dates(now or datetime.now(UTC)), _LOOKED_AT)
+        if at.hour not in sim.hours or at.minute not in sim.minutes
+    )
+    return [*found, *(f"{at:%Y-%m-%d %H:%M:%S} {zone}" for at in shifted)]
 
 
 def _listed(values: Iterable[int], every: range) -> str:
