@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,54 @@ def test_what_is_none_is_told(service: Service) -> None:
     told = said(service.url, "unknown", headers={"Authorization": "Bearer sk-secret-7"})
     assert "HTTP 401: it wants a token" in told and "api_token_env" in told
     assert "sk-secret-7" not in told and "Authorization: *** ***" in told
+
+
+@contextmanager
+def peer(says: bytes) -> Iterator[str]:
+    """The address of somebody who says this to whatever comes, and goes."""
+
+    def serve() -> None:
+        while True:
+            try:
+                line = plug.accept()[0]
+            except OSError:
+                return
+            with line:
+                line.recv(65536)
+                line.sendall(says)
+
+    with socket.socket() as plug:
+        plug.bind(("127.0.0.1", 0))
+        plug.listen()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{plug.getsockname()[1]}"
+        finally:
+            plug.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("says", "sentence"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\n\r\nnothing", "no such path, or no model 'm': check url and"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n", "/v1/completions: HTTP 302"),
+        (b"HTTP/1.1 503 Busy\r\n\r\nno backend", "/v1/completions: HTTP 503 (no backend)"),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", "what it answers is no completion ({})"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<!doctype html>", "an HTML page: is that the service's"),
+        (b"", "is the service up, and the url right?"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "is the service up, and the url right?"),
+    ],
+)
+def test_each_wrong_answer_is_one_sentence_with_its_mend(says: bytes, sentence: str) -> None:
+    with peer(says) as url:
+        assert sentence in said(url, "m")
+
+
+def test_no_tls_where_tls_was_asked_for() -> None:
+    with peer(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
+        assert "no TLS there" in said(url.replace("http:", "https:"))
 
 
 def test_nobody_there_and_somebody_silent() -> None:

@@ -46,7 +46,8 @@ def first_contact(
     except socket.gaierror as error:
         raise NoService(f"{url}: {error.strerror}: check the url and this machine's DNS") from None
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        told = getattr(error, "strerror", None) or str(error)  # a line, maybe, that came from there
+        reason = " ".join(told.split())[:160] or type(error).__name__
         raise NoService(f"{url}: {reason}: is the service up, and the url right?") from None
     secrets = [word for value in (headers or {}).values() for word in value.split()]
     if wrong := _wrong(status, kind, body, model, secrets):
