@@ -29,6 +29,7 @@ class GpuStrain(Strain):
     def __init__(self, fault: Fault, nodes: Sequence[Node]) -> None:
         super().__init__(fault, nodes)
         self.level = ""  # `emulated` where any host's driver is a mock
+        self._children: dict[str, set[int]] = {}  # of ours, by host
 
     def see(self, channel: AgentChannel, fault: Fault) -> Told:
         """Every card, by its UUID."""
@@ -46,6 +47,21 @@ class GpuStrain(Strain):
                 found.append(Piece(self.needed[0], host, False, f"GPU {asked['index']} is lost"))
             else:
                 found += self.of_card(host, was[asked["uuid"]], card, asked)
+            if "pid" in asked:
+                self._children.setdefault(host, set()).add(asked["pid"])
+        return found
+
+    def look_after(self, channels: Channels) -> list[Piece]:
+        """That none of our children has a GPU any more, as NVML says; and how full each is."""
+        found = []
+        for host, children in self._children.items():
+            now = self.see(channels[host], self._fault)
+            left = [one["pid"] for card in now.values() for one in card["processes"]]
+            used = ", ".join(f"{card['memory_used_mib'] or 0:.0f}" for card in now.values())
+            seen = f"{used} MiB used; our children are gone"
+            if still := children & set(left):
+                seen = f"{used} MiB used; our children {still} still have a GPU"
+            found.append(Piece("gpu-after", host, not still, seen))
         return found
 
     def of_card(self, host: str, was: Told, now: Told, asked: Told) -> list[Piece]:
@@ -82,18 +98,6 @@ class GpuPressed(GpuStrain):
             Piece("gpu-pressed", host, used - before >= _ENOUGH * wanted, seen),
             Piece("gpu-holder", host, True if own else None, held),
         ]
-
-    def look_after(self, channels: Channels) -> list[Piece]:
-        """That the memory is free again, as NVML says."""
-        found = []
-        for node in self._nodes:
-            now = self.see(channels[node.name], on(self._fault, node.name))
-            for uuid, card in now.items():
-                was = self._before.get(node.name, {}).get(uuid)
-                if was and not was["lost"] and not card["lost"]:
-                    seen = f"GPU {card['index']}: {card['memory_used_mib']:.0f} MiB used again"
-                    found.append(Piece("gpu-after", node.name, True, seen))
-        return found
 
 
 class GpuBusy(GpuStrain):

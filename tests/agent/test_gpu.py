@@ -62,10 +62,11 @@ def test_memory_is_taken_on_the_chosen_gpu_alone_and_given_back(
     assert is_gone(child) and cards.used() == [EMPTY, EMPTY]
     told = injection.to_dict()
     assert told["ordered"] and told["clean"]
-    assert "gpu-after" in {piece["name"] for piece in told["evidence"]["pieces"]}
+    (after,) = [one for one in told["evidence"]["pieces"] if one["name"] == "gpu-after"]
+    assert after["ok"] and after["seen"].startswith("600, 600 MiB used"), after
 
 
-def test_memory_returns_within_half_a_second_of_the_agents_sigkill(
+def test_what_others_let_go_of_is_taken_and_all_returns_after_the_agents_sigkill(
     cards: Cards, press: Any, fleet: Fleet
 ) -> None:
     """Two thirds of both cards by UUID and index; in steps, and then more as others let go."""
