@@ -16,6 +16,7 @@ from typing import Any
 from aftershock.errors import AftershockError
 
 Take = Callable[[Mapping[str, Any]], None]
+_LAST_WORDS_S = 1.0
 _NICE = -10  # who measures comes first: its own lateness would make a run worthless
 
 
@@ -90,7 +91,10 @@ class Child:
 
     @property
     def said(self) -> str:
-        """The last lines of its standard error."""
+        """The last lines of its standard error: of one that has ended, to its last word."""
+        if not self.alive():
+            for thread in self._threads[1:]:
+                thread.join(_LAST_WORDS_S)
         return "\n".join(self._stderr)
 
     def stop(self, grace_s: float = 3.0) -> None:
