@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -284,6 +285,30 @@ def test_an_autoscaler_before_while_and_after_it_scales(on: Any, web: Lab) -> No
         probes.autoscaler("wap")
     wrong = web.kubectl("apply", "-f", "-", stdin=json.dumps(autoscaler(9, 6)), code=1)
     assert "must be greater than or equal to `minReplicas`" in wrong
+
+
+def test_a_watch_that_is_deaf_for_a_moment_is_waited_for(on: Any, web: Lab) -> None:
+    """As when the machine stood still: the stream is opened anew while replicas come up."""
+    load: dict[str, float | None] = {"load": 45.0}
+    web.cluster.autoscalers.metric = lambda uid, name: load[name]
+    web.cluster.autoscalers._period_s = 0.1
+    web.kubectl("apply", "-f", "-", stdin=json.dumps(autoscaler()))
+    until(lambda: probes.autoscaler()["metrics"][0]["value"] == 45)
+    watch, deaf = on.watcher.replicas.watch, []
+
+    def stall() -> None:
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            watch._stalled(time.monotonic())
+            deaf.append(watch.problem is not None)
+            time.sleep(0.01)
+
+    load["load"] = 70.0
+    stalls = threading.Thread(target=stall)
+    stalls.start()
+    found = probes.autoscaler_scaled("web", to_at_least=8, within_s=30)
+    stalls.join()
+    assert any(deaf) and (found["scaled"], found["to"]) == (True, 9), found
 
 
 def test_every_answer_is_json_without_nothings(on: Any) -> None:

@@ -217,14 +217,16 @@ class Workload:
         return told
 
     def _came(self, desired: int, since: float, until: float) -> Told:
-        """When so many replicas were ready, by the watch over pods."""
+        """When so many replicas were ready, as the watch tells, at once or later."""
+        watch = self._replicas.watch
         while time.monotonic() < until:
-            if sum(self.ready_by_zone().values()) >= desired:
+            if watch.problem is None and sum(watch.ready_by_zone().values()) >= desired:
                 ready = sorted(self._ready_moments())
                 came = [at for at in ready if at >= since]
                 at = came[-1] if came else time.monotonic()
                 return {"scaled": True, "ready_s": round(at - since, 3)}
             time.sleep(0.05)
+        self.ready_by_zone()  # that it is deaf still would be why
         return {"scaled": False}
 
     def _ready_moments(self) -> list[float]:
