@@ -163,6 +163,24 @@ def test_a_late_arrival_does_not_wait_for_those_before_it() -> None:
     asyncio.run(story())
 
 
+def test_who_comes_while_others_are_prefilled_does_not_wait_for_their_end() -> None:
+    """That nobody waited for an arrival at that moment loses no arrival."""
+
+    async def story() -> None:
+        engine = Engine(Scheduler(1000), CostModel(), Metrics("m"), Card())
+        working = asyncio.create_task(engine.run())
+        long = asyncio.create_task(drain(engine, Sequence(4000, 400)))  # 120 ms of prefill
+        await asyncio.sleep(0.03)
+        assert engine.scheduler.running and not engine.metrics.generated_tokens
+        await drain(engine, Sequence(10, 1))
+        assert not long.done()
+        for task in (long, working):
+            task.cancel()
+        await asyncio.wait([long, working])
+
+    asyncio.run(story())
+
+
 async def drain(engine: Engine, sequence: Sequence) -> None:
     async for _ in engine.generate(sequence):
         pass

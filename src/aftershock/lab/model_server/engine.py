@@ -58,6 +58,7 @@ class Engine:
         self._readers: dict[Sequence, asyncio.Future[None]] = {}
         self._stall_s = 0.0
         self._phase = 0
+        self._came = False  # somebody, since the last admission
 
     async def generate(self, sequence: Sequence) -> AsyncIterator[int]:
         """Yield how many tokens are there, each time that more are; an abandoned one is aborted."""
@@ -92,6 +93,7 @@ class Engine:
                 await self._decode()
 
     async def _prefill(self) -> None:
+        self._came = False
         admitted = self.scheduler.admit()
         if not admitted:
             return
@@ -125,7 +127,8 @@ class Engine:
         batch = len(self.scheduler.running)
         step_s = self._cost.decode_s(batch)
         steps = self.scheduler.steps_until(STREAM_STEPS - self._phase)
-        arrival = await self._until(self._clock + steps * step_s)
+        # Who came while others were prefilled has nobody woken.
+        arrival = self._came or await self._until(self._clock + steps * step_s)
         if arrival:  # stop after this step, to let it in
             passed = (self._loop.time() - self._clock) / step_s
             steps = min(steps, max(1, math.ceil(passed)))
@@ -175,6 +178,7 @@ class Engine:
             wake.set_result(None)
 
     def _arrived(self) -> None:
+        self._came = True
         if self._wake and not self._wake.done():
             self._wake.set_result(None)
 
