@@ -112,7 +112,8 @@ class Injection:
         self._before: dict[str, list[str]] = {}
         self._fired: dict[str, float] = {}
         self._armed = False
-        self._until = 0.0
+        self._agents: dict[str, Any] = {}
+        self._deadline = 0.0
         self._ordered_at = inf
         self._doubtful: list[Node] = []  # failed, and could not be looked after by then
 
@@ -121,16 +122,9 @@ class Injection:
         if self._plans:
             return
         channels, errors = self._fleet.reach(self.nodes)
-        facts, silent = self._facts(channels)
-        errors |= silent
-        plans: dict[str, Plan] = {}
-        for name, plain in facts.items():
-            try:
-                plans[name] = on(self.fault, name).plan(Facts.from_dict(plain))
-            except AftershockError as error:
-                errors[name] = type(error)(f"{name}: {error}")
-        if errors:
-            self._go_on_without(errors)
+        plans, refused = self._planned(channels, self.nodes)
+        if errors | refused:
+            self._go_on_without(errors | refused)
         self._plans = plans
 
     def arm(self) -> None:
@@ -138,17 +132,20 @@ class Injection:
         self.check()
         channels = self._hosts()
         self._onlooker.look_before(self._everyone())
-        agents = {name: channel.who() for name, channel in channels.items()}
-        nodes = [node.to_dict() for node in self.nodes]
-        about = {"fault": self.fault.to_dict(), "nodes": nodes, "agents": agents, **self._lease}
+        self._agents = {name: channel.who() for name, channel in channels.items()}
         self._armed = True
-        self._until = time.monotonic() + self._lease["lease_s"] + _HEALED_S
-        self._ledger.note("arming", injection=self.id, **about)
+        self._deadline = time.monotonic() + self._lease["lease_s"]
+        self._note_arming()
         records, errors = ask_all(channels, "arm", self._request, _ARM_S + self._slow_s)
         self._before = {name: record["before"] for name, record in records.items()}
         if errors:
             self._settle("arming", errors)
         self._ledger.note("armed", injection=self.id)
+
+    def _note_arming(self) -> None:
+        nodes = [node.to_dict() for node in self.nodes]
+        told = {"fault": self.fault.to_dict(), "nodes": nodes, "agents": self._agents}
+        self._ledger.note("arming", injection=self.id, **told, **self._lease)
 
     def fire(self) -> float:
         """Let it bite everywhere at once; the earliest instant, on this process' own clock."""
@@ -233,9 +230,12 @@ class Injection:
             found = gather(self.id, nodes, self._fleet, self._before, 2 * self._slow_s)
             if not self._lease["deadline_only"]:
                 return found
-            if not any(map(_is_cut_off, found.errors.values())) or time.monotonic() > self._until:
+            if not any(map(_is_cut_off, found.errors.values())) or self._is_overdue():
                 return found.obeying(self._ordered_at)
             time.sleep(_DEAF_S)
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() > self._deadline + _HEALED_S
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the journal; what hasn't happened yet is None."""
@@ -275,11 +275,24 @@ class Injection:
     def _everyone(self) -> dict[str, AgentChannel]:
         return self._fleet.channels([*self.nodes, *([self._witness] if self._witness else [])])
 
+    def _planned(
+        self, channels: Mapping[str, AgentChannel], nodes: Sequence[Node]
+    ) -> tuple[dict[str, Plan], dict[str, AftershockError]]:
+        """Each host's plan, and what speaks against one."""
+        facts, errors = self._facts(channels, nodes)
+        plans: dict[str, Plan] = {}
+        for name, plain in facts.items():
+            try:
+                plans[name] = on(self.fault, name).plan(Facts.from_dict(plain))
+            except AftershockError as error:
+                errors[name] = type(error)(f"{name}: {error}")
+        return plans, errors
+
     def _facts(
-        self, channels: Mapping[str, AgentChannel]
+        self, channels: Mapping[str, AgentChannel], nodes: Sequence[Node]
     ) -> tuple[dict[str, Any], dict[str, AftershockError]]:
         """What plans need to know; an agent is asked once."""
-        devices = {node.name: list(node.devices) for node in self.nodes}
+        devices = {node.name: list(node.devices) for node in nodes}
         wants = list(self.fault.wants)
         unknown = {
             name: one

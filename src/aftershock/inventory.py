@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -179,6 +179,12 @@ class Inventory:
             known = ", ".join(self.zones())
             raise InvalidInput(f"unknown zone {zone!r}: the target {self.target} has {known}")
         return tuple(node for node in self.nodes if node.zone == zone)
+
+    def whole_zones(self, names: Container[str]) -> list[str]:
+        """The zones all of whose nodes are among these names."""
+        return [
+            zone for zone in self.zones() if all(node.name in names for node in self.in_zone(zone))
+        ]
 
     def select(self, where: str) -> tuple[Node, ...]:
         """Nodes by the names of zones and nodes, separated by commas; `all` means every node."""

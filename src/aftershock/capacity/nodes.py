@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from aftershock.capacity.held import HeldChange, take_back
@@ -32,6 +33,32 @@ class NodeFault(HeldChange, ABC):
     ) -> None:
         super().__init__(cluster, nodes, ledger, reaper, lease_s)
         self.ours = [node.in_cluster for node in self.nodes]
+        self._joined: list[NodeFault] = []
+
+    @property
+    def healed_early(self) -> bool:
+        """Whether the reaper took it back anywhere."""
+        return super().healed_early or any(one.healed_early for one in self._joined)
+
+    def join(self, node: Node) -> None:
+        """Do the same to a node that came later; it ends with this. Not while this is reverted."""
+        more = copy(self)
+        more.nodes, more.ours, more._joined = (node,), [node.in_cluster], []
+        more._entry, more.fired_at = "", None
+        self._joined.append(more)
+        more.arm()
+        more.fire()
+        more.observe()
+        self.nodes += more.nodes
+        self.pieces = [*self.pieces, *more.pieces]
+
+    def revert(self) -> None:
+        """As all, on what came later, too."""
+        try:
+            super().revert()
+        finally:
+            for one in self._joined:
+                one.revert()
 
     def permissions(self) -> list[Permission]:
         """To read nodes and to change them, and what the reaper takes."""
@@ -50,6 +77,10 @@ class NodeFault(HeldChange, ABC):
         """Change the nodes, one by one."""
         for name in self.ours:
             self.put_on(name)
+
+    @abstractmethod
+    def observe(self) -> dict[str, Any]:
+        """Whether each node has it now, read back."""
 
     @abstractmethod
     def put_on(self, node: str) -> None:

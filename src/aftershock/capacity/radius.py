@@ -43,7 +43,7 @@ def check_nodes(
 
 def _check_zones(inventory: Inventory, names: set[str]) -> None:
     zones, limits = inventory.zones(), inventory.limits
-    lost = [zone for zone in zones if all(one.name in names for one in inventory.in_zone(zone))]
+    lost = inventory.whole_zones(names)
     told = f"{inventory.target}: {', '.join(lost)} would be lost"
     if len(lost) == len(zones):
         only = "it has one zone only" if len(zones) == 1 else "no other zone would be left"

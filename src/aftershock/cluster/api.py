@@ -60,6 +60,7 @@ class Cluster:
         self.namespace = namespace or self.access.namespace
         self.emulated = emulated
         self.zone_label = ZONE_LABEL
+        self.node_selector = ""  # which of its nodes are the target's
         self._client = client
         self._api = client.CoreV1Api(client.ApiClient(self.access.settings))
         self._zones: dict[str, str] = {}

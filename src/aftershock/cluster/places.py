@@ -40,6 +40,7 @@ def resolved(inventory: Inventory, cluster: Cluster) -> Inventory:
     cluster.zone_label = inventory.zone_label
     if inventory.from_api is not None:
         cluster.zone_label = inventory.from_api.zone_label
+        cluster.node_selector = inventory.from_api.node_selector
         found = replace(found, nodes=nodes_of(cluster, inventory.from_api), from_api=None)
     return replace(found, nodes=tuple(_pinned(node, inventory, cluster) for node in found.nodes))
 

@@ -93,6 +93,7 @@ class Fleet:
         self._way = way or self._ways
         self._channels: dict[str, AgentChannel] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def channels(self, nodes: Iterable[Node]) -> dict[str, AgentChannel]:
         """An open channel to each node, all or nothing of what had to be started."""
@@ -121,6 +122,23 @@ class Fleet:
             errors[name] = error
         return {name: self._channels[name] for name in wanted if name not in errors}, errors
 
+    def admit(self, node: Node) -> AgentChannel:
+        """As `fresh`, on a node that may take its time: nobody else is kept waiting meanwhile."""
+        if channel := self.current(node):
+            return channel
+        started, failed = _start_all({node.name: self._way(node)})
+        if failed:
+            _raise(failed)
+        channel = started[node.name]
+        with self._lock:
+            if not self._closed and not self._is_open(node):
+                self._channels[node.name] = channel
+                return channel
+        channel.close()
+        if self._closed:
+            raise HostUnreachable(f"{node.name}: its agent started when all was over")
+        return self.fresh(node)
+
     def fresh(self, node: Node) -> AgentChannel:
         """The open channel to a node, or a new one in the place of a lost one."""
         return self.channels([node])[node.name]
@@ -141,6 +159,7 @@ class Fleet:
         """End every agent; what they still hold is reverted."""
         with self._lock:
             channels, self._channels = list(self._channels.values()), {}
+            self._closed = True
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda channel: channel.close(), channels))
         self._ways.close()

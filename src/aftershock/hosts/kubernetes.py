@@ -45,11 +45,14 @@ class AgentPods:
         self._ledger = ledger
         self._lock = threading.Lock()
         self._groups: dict[tuple[str, str | None, str], _Group] = {}
+        self._closed = False
 
     def pod(self, way: NodePod, name: str) -> tuple[PodsApi, str]:
         """The API and the running pod of a node; made if it isn't there."""
         key = (way.kubeconfig, way.context, way.namespace)
         with self._lock:
+            if self._closed:
+                raise HostUnreachable(f"{name}: its agent's pod would come when all is over")
             if key not in self._groups:
                 self._groups[key] = _Group(way, self.run, self._ledger)
             group = self._groups[key]
@@ -59,6 +62,7 @@ class AgentPods:
         """End every pod of ours; NotReverted names what is left. Twice is fine."""
         with self._lock:
             groups, self._groups = self._groups, {}
+            self._closed = True
         problems = []
         for group in groups.values():
             try:

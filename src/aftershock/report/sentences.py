@@ -139,11 +139,15 @@ def how_they_ended(injections: Sequence[Mapping[str, Any]]) -> str:
 
 
 def left_out(injections: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Hosts that a fault went on without, since the rest was enough (`at_least`)."""
+    """Hosts that a fault went on without (`at_least`), and those that joined and escaped it."""
     return [
         f"{injection['fault']} went on without {host}: {why}"
         for injection in injections
         for host, why in (injection.get("failed_hosts") or {}).items()
+    ] + [
+        f"{host} joined what is lost, and was not cut off: {why}"
+        for injection in injections
+        for host, why in (injection.get("escaped") or {}).items()
     ]
 
 

@@ -39,11 +39,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "plai
 
 def injection(told: Mapping[str, Any]) -> str:
     """One fault: how it went, and the evidence host by host."""
-    hosts = list(told.get("hosts") or ())
+    hosts, joined = list(told.get("hosts") or ()), told.get("joined") or {}
     facts = [
         f"fired {escape(_clock(told.get('fired_at')))}",
         count(len(hosts), str(told.get("of", "node"))),
         *(f"without {escape(host)}" for host in told.get("failed_hosts") or ()),
+        *(f"{escape(host)} joined after {at:.1f} s" for host, at in joined.items()),
     ]
     if told.get("skew_ms") is not None and len(hosts) > 1:
         facts.append(f"{told['skew_ms']:.1f} ms apart")

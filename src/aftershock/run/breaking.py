@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aftershock.capacity.base import ApiFault
+from aftershock.capacity.nodes import NodeFault
 from aftershock.errors import AftershockError, InvalidFault
 from aftershock.faults.base import Fault
 from aftershock.hosts.fleet import NoWay
@@ -81,11 +82,17 @@ class Breaking:
         lease = wording.number("lease_s", lease_s)
         self._run.phase("arming")
         with self._run.watcher.paused():
-            parts = [self.injections.network(fault, nodes, lease)]
-            if self._run.target.cluster is not None:
-                parts += [
+            parts: list[Injected] = []
+            if self._run.target.cluster is None:
+                parts = [self.injections.network(fault, nodes, lease)]
+            else:
+                closing: list[NodeFault] = [
                     self.injections.cordon(nodes),
                     self.injections.taint(nodes, "NoSchedule"),
+                ]
+                parts = [
+                    self.injections.cut_off(fault, nodes, lease, closing),
+                    *closing,
                     self.injections.kept_down(nodes, selector, lease),
                 ]
             self._fire(parts)

@@ -30,6 +30,7 @@ from aftershock.inventory import Node, PodRef
 from aftershock.ledger import Ledger
 from aftershock.onlookers import cuts_controller, touches
 from aftershock.run import podwords
+from aftershock.run.newcomers import Scout, ZoneCut
 from aftershock.run.settings import Settings
 from aftershock.run.target import Target
 from aftershock.stillness import Outside, Stillness
@@ -77,20 +78,29 @@ class Injections:
         everyone: Sequence[Node] | None = None,
     ) -> Injected:
         """A fault on nodes; `everyone` are those between whom a shape is."""
+        return Injection(fault, nodes, spared=everyone, **self._of_network(fault, nodes, lease_s))
+
+    def cut_off(
+        self, fault: Fault, nodes: Sequence[Node], lease_s: float, closing: Sequence[NodeFault]
+    ) -> Injected:
+        """A partition of nodes and, where they are all of a zone, of whoever joins that.
+
+        `closing` is done to those, too.
+        """
+        zones = self.target.inventory.whole_zones({node.name for node in nodes})
+        scout = Scout(self.cluster, nodes, zones)
+        terms = self._of_network(fault, nodes, lease_s)
+        return ZoneCut(fault, nodes, scout=scout, closing=closing, **terms)
+
+    def _of_network(self, fault: Fault, nodes: Sequence[Node], lease_s: float) -> dict[str, Any]:
         witness = self._witness_of(fault, nodes)
-        return Injection(
-            fault,
-            nodes,
-            lease_s=lease_s,
-            grace_s=self.settings.grace_s,
-            at_least=min(self.settings.at_least, len(nodes)),
-            ledger=self.ledger,
-            fleet=self.target.agents,
-            witness=witness,
-            controls=self._controls(nodes, witness),
-            spared=everyone,
-            deadline_only=cuts_controller(fault),
-        )
+        return {
+            **self.terms(lease_s),
+            "at_least": min(self.settings.at_least, len(nodes)),
+            "witness": witness,
+            "controls": self._controls(nodes, witness),
+            "deadline_only": cuts_controller(fault),
+        }
 
     def _witness_of(self, fault: Fault, nodes: Sequence[Node]) -> Node | None:
         """Who can see the fault from outside: the target's own witness, or else another node."""
@@ -134,7 +144,7 @@ class Injections:
         )
 
     def terms(self, lease_s: float) -> dict[str, Any]:
-        """What every injection on this machine itself is told."""
+        """What every injection is told."""
         return {
             "lease_s": lease_s,
             "grace_s": self.settings.grace_s,
@@ -165,11 +175,11 @@ class Injections:
         """The killing of containers' main processes: see `ContainerKill`."""
         return ContainerKill(self.cluster, targets, self.target.agents, **how)
 
-    def cordon(self, nodes: Sequence[Node]) -> Injected:
+    def cordon(self, nodes: Sequence[Node]) -> Cordon:
         """A cordon of some nodes."""
         return Cordon(self.cluster, nodes, self.ledger, self.reaper, self.settings.lease_s)
 
-    def taint(self, nodes: Sequence[Node], effect: str) -> Injected:
+    def taint(self, nodes: Sequence[Node], effect: str) -> Tainted:
         """A taint of ours on some nodes, its value this run's name."""
         taint, lease_s = taints.checked(effect, self._value), self.settings.lease_s
         never = self.target.inventory.limits.never

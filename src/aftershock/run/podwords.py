@@ -88,12 +88,7 @@ def kept_down(
     lease_s: float,
 ) -> KeptDown:
     """The killing of all pods on nodes that are lost, and of what comes up there meanwhile."""
-    names = {node.name for node in nodes}
-    whole = [
-        zone
-        for zone in inventory.zones()
-        if all(node.name in names for node in inventory.in_zone(zone))
-    ]
+    whole = inventory.whole_zones({node.name for node in nodes})
     told = choice(inventory, {"selector": selector})
     return KeptDown(cluster, nodes, told, lease_s=lease_s, zones=whole, limits=inventory.limits)
 

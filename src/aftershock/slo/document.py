@@ -63,6 +63,7 @@ FIELDS = {
     "gpu_level": "how real what was broken on GPUs was: emulated, telemetry, driver, hardware; the "
     "least of all (see slo/realness.py); null: no GPU was",
     "injections": "list of faults: fault, hosts, failed_hosts (host: why it went on without it), "
+    "joined (host that came later: when it was cut off, seconds), escaped (host: why not), "
     "fired_at, evidence, skew_ms, bit, ordered, reverted, clean",
     "leftovers": "what of ours was still there after the run",
     "generator": "how the load did: scheduled, sent, dispatch_lag_p99_ms, …; ran_out: list of "

@@ -123,6 +123,9 @@ def _unproven(facts: RunFacts) -> Found:
     for injection in facts.injections:
         if injection.get("bit") is not True:
             yield "no_effect", f"{_name(injection)} had no effect on the target"
+        for host, why in (injection.get("escaped") or {}).items():
+            fault = injection.get("fault", "a fault")
+            yield "no_effect", f"{fault}: {host} joined what is lost and was not cut off: {why}"
         if injection.get("ordered") is not True or injection.get("healed_early"):
             yield "healed_early", f"{_name(injection)} was healed before it was ordered to go"
         if "clean" not in injection or injection["clean"] is None:

@@ -23,7 +23,7 @@ from .looks import leftovers, way
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab of two zones that these tests share."""
     where = tmp_path_factory.mktemp("state")
-    small = {"zones": 2, "nodes_per_zone": 1, "replicas": 2, "server_startup_s": 0.1}
+    small = {"zones": 2, "nodes_per_zone": 2, "replicas": 2, "server_startup_s": 0.1}
     with Lab.up(LabSettings(gateway_port=free_port(), state_dir=where, **small)) as up:
         yield up
 
