@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from boots import recover_after_restart
 from wires import World, arrives, lost
 
 from aftershock.errors import InvalidFault, NotApplied
 from aftershock.hosts.fleet import Fleet
 from aftershock.inventory import Inventory, Limits, node_from_dict
-from aftershock.ledger import Ledger
+from aftershock.ledger import Ledger, state_dir
 from aftershock.recover import recover
 from aftershock.run import power
 from aftershock.run.settings import Settings
@@ -110,20 +111,53 @@ def test_what_is_refused_before(run: Any, wires: World) -> None:
 
 
 def test_a_controller_that_is_killed(wires: World, tmp_path: Path) -> None:
-    nodes = [node.to_dict() for node in wires.nodes.values()]
-    words = json.dumps([nodes, commands(wires.prefix), str(tmp_path)])
-    here = [sys.executable, __file__, words]
-    env = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"}
-    died = subprocess.run(here, check=False, capture_output=True, env=env)
-    assert died.returncode == -9, died.stderr.decode()
-    assert b"was off" in died.stdout
+    assert killed(wires, tmp_path) == b"was off\n"
     assert arrives(wires["w"], wires["a"], within_s=20), "its agent here gave the power back"
     found = recover()
     assert found.healed and "power-of-node-a: it had healed already" in "\n".join(found.lines())
 
 
+def test_recover_powers_on_what_lost_its_controller_agent_and_watcher(
+    wires: World, tmp_path: Path, state: Path
+) -> None:
+    """As after this machine's own loss of power: all that is left is what is on disk."""
+    assert killed(wires, tmp_path, "with all of its own") == b"was off\n"
+    assert lost(wires["w"], wires["a"]), "there is nobody who could give the power back"
+    found = recover()
+    assert found.healed and "power-of-node-a: healed now" in "\n".join(found.lines())
+    assert arrives(wires["w"], wires["a"]) and recover().findings == ()
+
+
+def test_recover_powers_on_after_a_restart_of_this_machine(
+    wires: World, tmp_path: Path, state: Path
+) -> None:
+    killed(wires, tmp_path, "with all of its own")
+    said = recover_after_restart(tmp_path)
+    assert "the machine was restarted since; healed now" in said
+    assert arrives(wires["w"], wires["a"]) and recover().findings == ()
+
+
+def killed(wires: World, folder: Path, *how: str) -> bytes:
+    """What a controller said that powered node-a off and was killed."""
+    nodes = [node.to_dict() for node in wires.nodes.values()]
+    words = json.dumps([nodes, commands(wires.prefix), str(folder), how])
+    here = [sys.executable, __file__, words]
+    env = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"}
+    died = subprocess.run(here, check=False, capture_output=True, env=env)
+    assert died.returncode == -9, died.stderr.decode()
+    return died.stdout
+
+
+def end_all_of(injection: str) -> None:
+    """The watcher first, which would heal, and then the agent, which would, too."""
+    (path,) = (state_dir() / "records").glob(f"{injection}@*")
+    record = json.loads(path.read_text())
+    for one in ("watcher", "agent"):
+        os.kill(record[one]["pid"], 9)
+
+
 if __name__ == "__main__":
-    plain, told, place = json.loads(sys.argv[1])
+    plain, told, place, how = json.loads(sys.argv[1])
     book = Ledger.open("run-to-be-killed")
     dying = bare_run(
         target(map(node_from_dict, plain), Fleet(), Limits((), 1, 1)),
@@ -131,6 +165,9 @@ if __name__ == "__main__":
         Settings(zone="all"),
         Path(place),
     )
-    assert off(dying, "node-a", told)["bit"]
+    broken = off(dying, "node-a", told)
+    assert broken["bit"]
     print("was off", flush=True)
+    if how:
+        end_all_of(broken["id"])
     os.kill(os.getpid(), 9)

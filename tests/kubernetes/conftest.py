@@ -62,8 +62,10 @@ class SleepRuntime:
 class Lab:
     """A cluster in a thread of its own, and ways to talk to it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.runtime = SleepRuntime()
+    timing = Timing(readiness_period_s=0.05, backoff_first_s=0.3)
+
+    def __init__(self, folder: Path, runtime: SleepRuntime | None = None) -> None:
+        self.runtime: Any = runtime or SleepRuntime()
         self.kubeconfig = folder / "kubeconfig"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -81,8 +83,7 @@ class Lab:
             for z, zone in enumerate(ZONES, 1)
             for n in (1, 2)
         ]
-        timing = Timing(readiness_period_s=0.05, backoff_first_s=0.3)
-        self.cluster = await Cluster(nodes, self.runtime, timing).start()
+        self.cluster = await Cluster(nodes, self.runtime, self.timing).start()
         self.server = await ApiServer(self.cluster).start()
         self.server.write_kubeconfig(self.kubeconfig, namespace="shop")
         self.server.write_account(self.kubeconfig.with_name("service-account"))

@@ -41,6 +41,7 @@ from aftershock.inventory import Limits
 from aftershock.lab.kubernetes import ApiServer
 from aftershock.ledger import Ledger
 from aftershock.recover import recover
+from aftershock.run import processes
 
 from .conftest import until
 from .sites import PATIENCE_S, Site, namespace_of
@@ -424,6 +425,8 @@ def test_the_rights_in_deploy_are_enough_and_no_more(site: Site, tmp_path: Path,
             needed |= {*reads(site.namespace), *probes(site.namespace)}
             needed |= {*lease_rights(site.namespace)}
             needed.add(Permission("get", "namespaces", site.namespace))
+        if name == "rbac-nodes.yaml":
+            needed |= {*processes.PERMISSIONS}
         assert missing(cluster, needed) == []
         assert granted(documents, site.namespace) == needed, "more, or less, than is needed"
     finally:

@@ -25,6 +25,7 @@ from aftershock.run.processes import Leases
 from aftershock.stillness import Outside
 
 if TYPE_CHECKING:
+    from aftershock.cluster import Cluster
     from aftershock.run.session import Run
 
 KIND = "power-off"
@@ -50,11 +51,25 @@ def power_off_nodes(
     def make(injections: Injections) -> list[Injected]:
         injections.check_where(nodes, [fault])
         witness = injections.beside(nodes)
-        leases = Leases(cluster, nodes).pieces if cluster and not witness else None
+        leases = _leases(cluster, run.target.inventory.nodes, nodes, witness is None)
         looker = PowerLoss(nodes, witness, injections.target.agents, leases)
         return [PowerCut(fault, nodes, looker, **injections.terms(lease))]
 
     return run.breaking.inject(make)
+
+
+def _leases(
+    cluster: Cluster | None, everyone: Sequence[Node], nodes: Sequence[Node], needed: bool
+) -> Outside | None:
+    """The nodes' leases, where the cluster lets us see them; without another way they must be."""
+    if cluster is None:
+        return None
+    try:
+        return Leases(cluster, nodes, everyone).pieces
+    except AftershockError:
+        if needed:
+            raise
+        return None
 
 
 class PowerCut(Injection):
@@ -75,17 +90,21 @@ class PowerLoss:
     """Who sees that a node is off: another node, its cluster, and the user's own check.
 
     `witness` is a node beside, with the agents by which it is asked; `outside` tells of leases that
-    are not renewed, which takes a while.
+    are not renewed, which takes a while, and is asked where the witness had heard nothing before.
     """
 
     def __init__(
         self, nodes: Sequence[Node], witness: Node | None, agents: Fleet, outside: Outside | None
     ) -> None:
-        self.patience_s = _SILENT_S if outside else _LOOKS_S
         self._nodes, self._witness, self._agents = nodes, witness, agents
         self._outside = outside
         self._answered: set[str] = set()
         self._counting = Counting([_here(node) for node in nodes])
+
+    @property
+    def patience_s(self) -> float:
+        """How long the effect is looked for: a lease takes its time."""
+        return _SILENT_S if self._outside and not self._heard() else _LOOKS_S
 
     @property
     def needed(self) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from aftershock.capacity.containers import Target
 from aftershock.cluster import Cluster
-from aftershock.errors import InvalidInput, Unsupported
+from aftershock.cluster.permissions import Permission, require
+from aftershock.errors import AftershockError, InvalidInput, Unsupported
 from aftershock.evidence import Piece
 from aftershock.faults.base import Fault, PerNode
 from aftershock.faults.freeze import Freeze
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _LATE_S = 13.0  # of the 10 s between two renewals
 _SILENT_S = 40.0
+_OTHERS = 3  # nodes whose leases are looked at beside
+PERMISSIONS = (Permission("get", "leases", "kube-node-lease", "coordination.k8s.io"),)
 Told = dict[str, Any]
 Pods = list[tuple[Mapping[str, Any], Node]]
 
@@ -78,7 +81,7 @@ def silence_nodes(run: Run, where: str, program: str, lease_s: float) -> Told:
     lease = wording.number("lease_s", lease_s)
     if run.target.cluster is None:
         raise Unsupported("this target has no Kubernetes API to see a node's silence by")
-    outside = Leases(run.target.cluster, nodes)
+    outside = Leases(run.target.cluster, nodes, run.target.inventory.nodes)
 
     def make(injections: Injections) -> list[Injected]:
         injections.check_where(nodes, [fault])
@@ -116,24 +119,44 @@ def id_of(pod: Mapping[str, Any], container: str) -> str:
 
 
 class Leases:
-    """Nodes' leases, which their kubelets renew every 10 s: silent is one that isn't renewed."""
+    """Nodes' leases, which their kubelets renew every 10 s: silent is one that isn't renewed.
 
-    def __init__(self, cluster: Cluster, nodes: Sequence[Node]) -> None:
+    That shows sooner than a node's Ready condition, which takes some 50 s. `everyone`: the other
+    nodes; while nobody's lease is renewed it is the API that is silent, and proves nothing.
+    """
+
+    def __init__(
+        self, cluster: Cluster, nodes: Sequence[Node], everyone: Sequence[Node] = ()
+    ) -> None:
+        require(cluster, PERMISSIONS)
         self._cluster = cluster
         self._names = {one.name: one.in_cluster for one in nodes}
-        self._renewed = {one: cluster.renewed(name) for one, name in self._names.items()}
-        self._since = dict.fromkeys(self._names, time.monotonic())
+        others = [one.in_cluster for one in everyone if one.name not in self._names]
+        self._others = others[:_OTHERS]
+        names = [*self._names.values(), *self._others]
+        self._renewed = {name: cluster.renewed(name) for name in names}
+        self._since = dict.fromkeys(names, time.monotonic())
 
     def pieces(self) -> Mapping[str, Piece]:
         """A piece a host; one that is not late yet proves nothing."""
+        try:
+            ages = {name: self._age_s(name) for name in self._renewed}
+        except AftershockError as error:  # blind is not silent
+            return {host: Piece("silent", host, None, str(error)) for host in self._names}
+        deaf = bool(self._others) and min(ages[name] for name in self._others) > _LATE_S
         told = {}
         for host, name in self._names.items():
-            if (now := self._cluster.renewed(name)) != self._renewed[host]:
-                self._renewed[host], self._since[host] = now, time.monotonic()
-            age_s = time.monotonic() - self._since[host]
-            late = True if age_s > _LATE_S else None
-            told[host] = Piece("silent", host, late, f"its lease was not renewed for {age_s:.0f} s")
+            seen = f"its lease was not renewed for {ages[name]:.0f} s"
+            seen += ", and nobody else's" if deaf else ""
+            late = True if ages[name] > _LATE_S and not deaf else None
+            told[host] = Piece("silent", host, late, seen)
         return told
+
+    def _age_s(self, name: str) -> float:
+        now, at = self._cluster.renewed(name), time.monotonic()
+        if now != self._renewed[name]:
+            self._renewed[name], self._since[name] = now, at
+        return at - self._since[name]
 
 
 class _Readiness:
