@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 
 from aftershock.lab.kubernetes.budgets import keep_budgets
+from aftershock.lab.kubernetes.daemonsets import keep_daemonsets
 from aftershock.lab.kubernetes.deployments import keep_deployments
 from aftershock.lab.kubernetes.endpoints import keep_endpoints
 from aftershock.lab.kubernetes.events import Recorder
@@ -76,6 +77,7 @@ class Controllers:
             lambda: keep_replicasets(store, verbs, recorder),
             lambda: keep_deployments(store, verbs, recorder),
             lambda: keep_statefulsets(store, verbs, recorder),
+            lambda: keep_daemonsets(store, verbs, recorder),
             self._scheduler.run,
             lambda: keep_budgets(store),
         )

@@ -124,6 +124,20 @@ def _replicaset(item: dict[str, Any]) -> None:
     item.setdefault("status", {"replicas": 0})
 
 
+def _daemonset(item: dict[str, Any]) -> None:
+    spec = item["spec"]
+    spec.setdefault("revisionHistoryLimit", 10)
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", 1)
+        rolling.setdefault("maxSurge", 0)
+    pod_spec(spec["template"]["spec"])
+    numbers = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled")
+    item.setdefault("status", dict.fromkeys((*numbers, "numberReady"), 0))
+
+
 def _statefulset(item: dict[str, Any]) -> None:
     spec = item["spec"]
     for key, value in (("replicas", 1), ("revisionHistoryLimit", 10)):
@@ -198,6 +212,7 @@ _FILLERS = {
     "deployments": _deployment,
     "replicasets": _replicaset,
     "statefulsets": _statefulset,
+    "daemonsets": _daemonset,
     "services": _service,
     "jobs": _job,
     "cronjobs": _cron_job,

@@ -88,6 +88,7 @@ EVENTS = Resource("", "v1", "events", "Event", short=("ev",))
 NEW_EVENTS = Resource("events.k8s.io", "v1", "events", "Event", short=("ev",))
 DEPLOYMENTS = _apps("deployments", "Deployment", "deploy", served=True)
 REPLICASETS = _apps("replicasets", "ReplicaSet", "rs", served=True)
+DAEMONSETS = _apps("daemonsets", "DaemonSet", "ds")
 STATEFULSETS = _apps("statefulsets", "StatefulSet", "sts", served=True)
 SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", has_generation=True)
 BUDGETS = Resource(
@@ -132,6 +133,7 @@ SERVED: tuple[Resource, ...] = (
     Resource("", "v1", "serviceaccounts", "ServiceAccount", short=("sa",)),
     SERVICES,
     NEW_EVENTS,
+    DAEMONSETS,
     DEPLOYMENTS,
     REPLICASETS,
     STATEFULSETS,

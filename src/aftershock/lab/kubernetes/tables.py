@@ -133,6 +133,22 @@ def _statefulset(item: Object) -> Row:
     return [item["metadata"]["name"], ready, _age(item), *_containers(item)[:2]]
 
 
+_DAEMONS = {
+    "Desired": "desiredNumberScheduled",
+    "Current": "currentNumberScheduled",
+    "Ready": "numberReady",
+    "Up-to-date": "updatedNumberScheduled",
+    "Available": "numberAvailable",
+}
+
+
+def _daemonset(item: Object) -> Row:
+    status, spec = item.get("status") or {}, item["spec"]["template"]["spec"]
+    numbers = [status.get(key, 0) for key in _DAEMONS.values()]
+    chosen = ",".join(f"{k}={v}" for k, v in sorted((spec.get("nodeSelector") or {}).items()))
+    return [item["metadata"]["name"], *numbers, chosen or "<none>", _age(item), *_containers(item)]
+
+
 def _service(item: Object) -> Row:
     spec = item["spec"]
     ports = [f"{port['port']}/{port['protocol']}" for port in spec.get("ports") or ()]
@@ -249,6 +265,10 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Callable[[Object], Row]]] = {
     "replicasets": (
         _columns("Name,Desired,Current,Ready,Age", _WIDE_WORKLOAD, ("Desired", "Current", "Ready")),
         _replicaset,
+    ),
+    "daemonsets": (
+        _columns(f"Name,{','.join(_DAEMONS)},Node Selector,Age", _WIDE_WORKLOAD, (*_DAEMONS,)),
+        _daemonset,
     ),
     "statefulsets": (_columns("Name,Ready,Age", "Containers,Images"), _statefulset),
     "services": (_columns("Name,Type,Cluster-IP,External-IP,Port(s),Age", "Selector"), _service),

@@ -66,7 +66,7 @@ def _mistyped(resource: Resource, field: str, wanted: str) -> Exception:
     )
 
 
-_WORKLOADS = ("deployments", "replicasets", "statefulsets")
+_WORKLOADS = ("daemonsets", "deployments", "replicasets", "statefulsets")
 
 
 def check(resource: Resource, item: dict[str, Any], before: dict[str, Any] | None = None) -> None:
