@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import ssl
+import urllib.request
 from typing import Any
 
+import pytest
+
 from aftershock.lab.kubernetes.authorization import Rights
+from aftershock.lab.kubernetes.protobuf import decode
+from aftershock.lab.kubernetes.status import Refusal
 
 from .conftest import Lab, deployment, needs_kubectl, ready_pods, until
 
@@ -96,6 +102,93 @@ def test_apply_create_and_delete_from_a_file(lab: Lab, core: Any) -> None:
     lab.kubectl("delete", "deployment", "web")
     until(lambda: not core.list_namespaced_pod("shop").items)
     lab.kubectl("delete", "namespace", "shop", "--timeout=20s")
+
+
+CREATED = (
+    "deployment web --image=a/b:1 --replicas=0 --port=80 -- sleep 100",
+    "configmap settings --from-literal=a=b --from-literal=c=",
+    "secret generic keys --from-literal=a=b",
+    "serviceaccount who",
+    "service clusterip web --tcp=80:http --tcp=81:8081",
+    "service externalname far --external-name=example.com",
+    "job once --image=a/b:1 -- true",
+    "cronjob nightly --image=a/b:1 --schedule=0_3_*_*_* -- true",
+    "poddisruptionbudget some --selector=app=web --min-available=50%",
+    "poddisruptionbudget most --selector=app=web --max-unavailable=0",
+)
+
+
+def test_create_with_words_makes_what_a_dry_run_of_them_shows(lab: Lab) -> None:
+    """These are sent as protobuf, with no second try."""
+    lab.kubectl("create", "namespace", "shop")
+    for line in CREATED:
+        words = ["create", *(word.replace("_", " ") for word in line.split())]
+        at = words.index("--") if "--" in words else len(words)
+        dry = [*words[:at], "--dry-run=client", "-o", "json", *words[at:]]
+        wanted, made = (
+            json.loads(lab.kubectl(*one)) for one in (dry, [*words[:at], "-o", "json", *words[at:]])
+        )
+        assert within(wanted, made) == [], line
+
+
+def within(wanted: Any, made: Any, path: str = "") -> list[str]:
+    """What is wanted and not there; what a server fills in, or keeps, is beside."""
+    if isinstance(wanted, dict) and isinstance(made, dict):
+        kept = {key: value for key, value in wanted.items() if value not in (None, {}, [])}
+        kept.pop("status", None)
+        return [one for key in kept for one in within(kept[key], made.get(key), f"{path}.{key}")]
+    if isinstance(wanted, list) and isinstance(made, list) and len(wanted) == len(made):
+        pairs = enumerate(zip(wanted, made, strict=True))
+        return [one for n, (a, b) in pairs for one in within(a, b, f"{path}[{n}]")]
+    return [] if wanted == made else [f"{path}: {wanted!r}, not {made!r}"]
+
+
+def test_what_is_not_known_of_protobuf_is_refused_and_not_dropped() -> None:
+    def field(number: int, content: bytes) -> bytes:
+        return bytes((number << 3 | 2, len(content))) + content
+
+    def sent(spec: bytes) -> bytes:
+        kind = field(1, field(1, b"v1") + field(2, b"Service"))
+        return b"k8s\x00" + kind + field(2, field(1, field(1, b"web")) + field(2, spec))
+
+    assert decode(sent(field(3, b"None")))["spec"] == {"clusterIP": "None"}
+    with pytest.raises(Refusal, match="field 9 of ServiceSpec is not known"):
+        decode(sent(field(9, b"10.0.0.0/8")))
+    for broken in (b"{}", b"k8s\x00\x0a\xff", sent(b"\x1a\x7f")):
+        with pytest.raises(Refusal, match="protobuf"):
+            decode(broken)
+
+
+def test_fields_that_do_not_exist_are_refused(lab: Lab, core: Any) -> None:
+    lab.kubectl("create", "namespace", "shop")
+    web, path = deployment(replicas=1), "spec.template.spec.containers[0].imagge"
+    web["spec"]["template"]["spec"]["containers"][0]["imagge"] = "x"
+    for verb in ("create", "apply"):
+        said = lab.kubectl(verb, "-f", "-", stdin=json.dumps(web), code=1)
+        assert f'strict decoding error: unknown field "{path}"' in said
+    assert core.list_namespaced_pod("shop").items == []
+    lab.kubectl("apply", "-f", "-", stdin=json.dumps(deployment(replicas=1)))
+    changed = json.dumps({**deployment(replicas=1), "sbec": {}})
+    assert 'unknown field "sbec"' in lab.kubectl("apply", "-f", "-", stdin=changed, code=1)
+    assert "unchanged" in lab.kubectl("apply", "-f", "-", stdin=json.dumps(deployment(replicas=1)))
+
+
+def test_what_older_versions_of_kubectl_ask_first(lab: Lab) -> None:
+    authority = ssl.create_default_context(cafile=str(lab.kubeconfig) + "-ca.pem")
+
+    def asked(path: str, accept: str) -> tuple[str, bytes]:
+        told = {"Accept": accept, "Authorization": f"Bearer {lab.server.token}"}
+        request = urllib.request.Request(lab.server.url + path, headers=told)
+        with urllib.request.urlopen(request, context=authority, timeout=10) as answer:
+            return answer.headers["Content-Type"], answer.read()
+
+    beta = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+    kind, body = asked("/apis", f"{beta},application/json")
+    assert kind.startswith("application/json") and json.loads(body)["kind"] == "APIGroupList"
+    packed = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+    kind, body = asked("/openapi/v2", packed)
+    assert kind == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    assert body.startswith(b"\x0a\x032.0") and b"Kubernetes" in body
 
 
 def test_a_user_with_few_rights_is_told_so(web: Lab) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aftershock.lab.kubernetes import protobuf, status
+from aftershock.lab.kubernetes import status
 from aftershock.lab.kubernetes.requests import Target
 
 _REVIEWS = ["apis", "authorization.k8s.io", "v1"]
@@ -54,16 +54,12 @@ class Rights:
 
 def kind_of_review(parts: list[str]) -> str:
     """The kind of review that is asked for at a path; nothing where it is none."""
-    return parts[3] if len(parts) == 4 and parts[:3] == _REVIEWS and parts[3] in _READ else ""
+    return parts[3] if len(parts) == 4 and parts[:3] == _REVIEWS and parts[3] in _ANSWERED else ""
 
 
 def review(kind: str, body: Any, rights: Rights | None) -> dict[str, Any]:
-    """Answer a review of one's own rights; without any of its own a user may do everything.
-
-    `body`: JSON that was read, or protobuf as it came.
-    """
-    plain = _READ[kind](body) if isinstance(body, bytes) else body
-    spec = plain.get("spec") if isinstance(plain, Mapping) else None
+    """Answer a review of one's own rights; without any of its own a user may do everything."""
+    spec = body.get("spec") if isinstance(body, Mapping) else None
     if not isinstance(spec, Mapping):
         raise status.bad_request("spec: Required value")
     name, answer = _ANSWERED[kind]
@@ -100,7 +96,6 @@ def _rules(spec: Mapping[str, Any], rights: Rights | None) -> dict[str, Any]:
     return {"resourceRules": found, "nonResourceRules": [open_to_all], "incomplete": False}
 
 
-_READ = {_ACCESS: protobuf.access_review, _RULES: protobuf.rules_review}
 _ANSWERED = {
     _ACCESS: ("SelfSubjectAccessReview", _access),
     _RULES: ("SelfSubjectRulesReview", _rules),

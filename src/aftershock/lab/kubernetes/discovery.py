@@ -161,6 +161,21 @@ def openapi_document(group_name: str, version: str) -> Document | None:
     return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": {}}}
 
 
+OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+PACKED_V2 = OPENAPI_V2.replace("@", ".")  # as asked for it is no media type
+
+
+def openapi_v2_packed() -> bytes:
+    """The same as protobuf, which older clients ask for alone: swagger, info: title, version."""
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes((number << 3 | 2, len(content))) + content
+
+    told = openapi_v2()
+    info = field(1, told["info"]["title"].encode()) + field(2, told["info"]["version"].encode())
+    return field(1, told["swagger"].encode()) + field(2, info)
+
+
 def openapi_v2() -> Document:
     """An empty /openapi/v2."""
     info = {"title": "Kubernetes", "version": VERSION["gitVersion"]}

@@ -14,11 +14,10 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from aftershock.lab.kubernetes import discovery, status
+from aftershock.lab.kubernetes import discovery, fields, protobuf, status
 from aftershock.lab.kubernetes.authorization import Rights, kind_of_review, review
 from aftershock.lab.kubernetes.cluster import Cluster
 from aftershock.lab.kubernetes.credentials import kubeconfig, server_credentials, write_private
-from aftershock.lab.kubernetes.protobuf import MEDIA_TYPE
 from aftershock.lab.kubernetes.requests import Call, Target, answer, parse_target
 from aftershock.lab.kubernetes.status import Refusal
 from aftershock.lab.kubernetes.streams import serve_exec
@@ -144,9 +143,7 @@ class ApiServer:
         first = parts[0] if parts else ""
         rights = self._rights(request) if first not in _OPEN else None
         if (kind := kind_of_review(parts)) and request.method == "POST":
-            packed = request.content_type == MEDIA_TYPE
-            asked = await request.read() if packed else await _body(request)
-            return _json(review(kind, asked, rights), 201)
+            return _json(review(kind, await _body(request), rights), 201)
         if (document := self._document(request, parts)) is not None:
             return document
         target = parse_target(parts)
@@ -165,6 +162,9 @@ class ApiServer:
         body = (
             await _body(request) if request.method in ("POST", "PUT", "PATCH", "DELETE") else None
         )
+        if request.query.get("fieldValidation") == "Strict" and not target.subresource:
+            await asyncio.to_thread(fields.models)
+            fields.check_fields(target.resource, body)
         call = Call(request.method, request.query, request.headers, body)
         code, content = answer(self._cluster.store, self._cluster.verbs, target, call)
         if isinstance(content, str):
@@ -195,7 +195,9 @@ class ApiServer:
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             known = len(parts) == 1 or parts[1:] == ["ping"]
             return _text("ok") if known else _text("404 page not found\n", 404)
-        merged = "as=APIGroupDiscoveryList" in request.headers.get("Accept", "")
+        asked = request.headers.get("Accept", "")
+        # Older clients ask for v2beta1 of it first, which no server of this version has.
+        merged = "v=v2;as=APIGroupDiscoveryList" in asked
         match parts:
             case []:
                 return _json({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/version"]})
@@ -218,6 +220,9 @@ class ApiServer:
                 if discovery.group(name) is None:
                     return _text("404 page not found\n", 404)
                 return _found(discovery.resource_list(name, version))
+            case ["openapi", "v2"] if discovery.OPENAPI_V2 in asked:
+                told = discovery.openapi_v2_packed()
+                return web.Response(body=told, headers={"Content-Type": discovery.PACKED_V2})
             case ["openapi", "v2"]:
                 return _json(discovery.openapi_v2())
             case ["openapi", "v3"]:
@@ -242,6 +247,8 @@ async def _body(request: web.Request) -> Any:
     if request.method in ("POST", "PUT"):
         if kind == "application/yaml":
             return yaml.safe_load(raw)
+        if kind == protobuf.MEDIA_TYPE:
+            return protobuf.decode(raw)
         if kind not in ("application/json", "application/octet-stream"):
             raise status.unsupported_body()
     try:
