@@ -23,7 +23,7 @@ from aftershock.run.target import Target
 _ACTIONS = "aftershock.actions."
 _ASKED_FIRST = tuple(f"{_ACTIONS}{name}" for name in ("gpu", "host", "kubernetes", "zone"))
 _SOAK = (f"{_ACTIONS}load", "soak")
-_LIMITED = tuple(f"{_ACTIONS}{name}" for name in ("command", "network"))
+_LIMITED = tuple(f"{_ACTIONS}{name}" for name in ("command", "network", "storage"))
 _NOT_UP = "what lives in the lab's Kubernetes API (pods, cordons): no names before it is up"
 
 Activity = Mapping[str, Any]
@@ -83,7 +83,7 @@ class Foresight:
         return [f"{told} on {', '.join(f'{node.name} ({node.zone})' for node in places)}"]
 
     def refuse(self, method: Sequence[Activity], configuration: Mapping[str, Any]) -> None:
-        """Look ahead through a method: what the API would refuse is raised now.
+        """Look ahead through a method: what limits or the API would refuse is raised now.
 
         It ends at the first action of somebody else: after it, other pods may be there.
         """

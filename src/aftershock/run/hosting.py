@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aftershock.capacity.choosing import check_namespace, check_owners
 from aftershock.errors import InvalidFault
 from aftershock.faults.base import Fault, PerNode
 from aftershock.faults.exhaustion import NoRoom, OutOfMemory
@@ -13,10 +12,10 @@ from aftershock.faults.freeze import Freeze
 from aftershock.faults.kill import Kill
 from aftershock.faults.processes import Processes
 from aftershock.faults.stress import CpuStress, MemoryPressure
-from aftershock.inventory import Node
+from aftershock.inventory import Node, PodRef
 from aftershock.run import wording
 from aftershock.run.places import are_pods, pods_of
-from aftershock.run.processes import container_of, id_of
+from aftershock.run.processes import container_of, id_of, ref_of
 
 if TYPE_CHECKING:
     from aftershock.run.session import Run
@@ -93,7 +92,7 @@ def _on_hosts(run: Run, where: str, fault: Fault, lease_s: Any) -> Told:
 def _break(
     run: Run, where: str, words: Words, make: Callable[[Processes], Fault], lease_s: Any
 ) -> Told:
-    layers, hosts = _layers(run, where, words)
+    layers, hosts, pods = _layers(run, where, words)
     lease = wording.number("lease_s", lease_s)
     faults = [{host: make(which) for host, which in layer.items()} for layer in layers]
     parts = [
@@ -102,7 +101,7 @@ def _break(
     ]
     return run.breaking.inject(
         lambda injections: [
-            injections.on_hosts(fault, [hosts[name] for name in names], lease)
+            injections.on_hosts(fault, [hosts[name] for name in names], lease, pods)
             for fault, names in parts
         ]
     )
@@ -112,8 +111,10 @@ def _about(where: str, layer: Layer) -> Told:
     return {"where": where, "processes": {host: str(which) for host, which in layer.items()}}
 
 
-def _layers(run: Run, where: str, words: Words) -> tuple[list[Layer], dict[str, Node]]:
-    """Whom on which host; a host with several pods has one in each layer."""
+def _layers(
+    run: Run, where: str, words: Words
+) -> tuple[list[Layer], dict[str, Node], list[PodRef]]:
+    """Whom on which host, and in which pods; a host with several pods has one in each layer."""
     if are_pods(where):
         return _of_pods(run, where, words)
     which = _processes(words)
@@ -122,16 +123,18 @@ def _layers(run: Run, where: str, words: Words) -> tuple[list[Layer], dict[str, 
         raise InvalidFault(
             f"pid {which.pid} on {len(nodes)} hosts: each counts by itself, so name one host"
         )
-    return [dict.fromkeys((node.name for node in nodes), which)], {one.name: one for one in nodes}
+    hosts = {one.name: one for one in nodes}
+    return [dict.fromkeys(hosts, which)], hosts, []
 
 
-def _of_pods(run: Run, where: str, words: Words) -> tuple[list[Layer], dict[str, Node]]:
+def _of_pods(
+    run: Run, where: str, words: Words
+) -> tuple[list[Layer], dict[str, Node], list[PodRef]]:
     if words["pid"] or words["pattern"] or words["cgroup"]:
         raise InvalidFault(f"where {where!r} means pods: leave pid, pattern and cgroup empty")
     layers: list[Layer] = []
     hosts: dict[str, Node] = {}
     meant = pods_of(run.target.inventory, run.target.cluster, where)
-    _check_limits(run, [pod for pod, _ in meant])
     for pod, host in meant:
         hosts[host.name] = host
         name = container_of(pod, str(words.get("container") or ""))
@@ -140,17 +143,7 @@ def _of_pods(run: Run, where: str, words: Words) -> tuple[list[Layer], dict[str,
         if free is None:
             layers.append(free := {})
         free[host.name] = which
-    return layers, hosts
-
-
-def _check_limits(run: Run, meant: Sequence[Mapping[str, Any]]) -> None:
-    """`TooMuch` when these are more of one owner's pods than the target's limits allow."""
-    cluster, limits = run.target.cluster, run.target.inventory.limits
-    assert cluster
-    check_namespace(cluster.namespace, limits)
-    everyone = cluster.pods("")
-    uids = {pod["metadata"]["uid"] for pod in meant}
-    check_owners([pod for pod in everyone if pod.uid in uids], everyone, limits)
+    return layers, hosts, [ref_of(pod) for pod, _ in meant]
 
 
 def _processes(words: Words) -> Processes:

@@ -159,8 +159,17 @@ class Injections:
         others = [node for node in (*outside, *inventory.nodes) if node.name not in taken]
         return next((node for node in others if not node.agentless), None)
 
-    def on_hosts(self, fault: Fault, nodes: Sequence[Node], lease_s: float) -> Injected:
-        """A fault of the hosts themselves or of their processes, not of their network."""
+    def on_hosts(
+        self, fault: Fault, nodes: Sequence[Node], lease_s: float, pods: Sequence[PodRef] = ()
+    ) -> Injected:
+        """A fault of the hosts themselves or of their processes, not of their network.
+
+        `pods`: it is these alone that it breaks. `TooMuch` where the limits allow less.
+        """
+        if pods:
+            self.check_pods(pods)
+        else:
+            self.check_where(nodes, [fault])
         return Injection(
             fault,
             [replace(node, devices=()) for node in nodes],

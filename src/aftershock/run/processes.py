@@ -44,7 +44,7 @@ def kill_containers(run: Run, where: str, container: str, times: Any, every_s: A
     }
 
     def make(injections: Injections) -> list[Injected]:
-        injections.check_pods([_ref(pod) for pod, _ in pods])
+        injections.check_pods([ref_of(pod) for pod, _ in pods])
         return [injections.containers(targets, **how)]
 
     return run.breaking.inject(make)
@@ -65,7 +65,7 @@ def freeze_containers(run: Run, where: str, container: str, lease_s: float) -> T
     outside = _Readiness(cluster, pods).pieces
 
     def make(injections: Injections) -> list[Injected]:
-        injections.check_pods([_ref(pod) for pod, _ in pods])
+        injections.check_pods([ref_of(pod) for pod, _ in pods])
         return [injections.processes(fault, list(hosts.values()), lease, outside)]
 
     return run.breaking.inject(make)
@@ -94,7 +94,8 @@ def _meant(run: Run, where: str) -> Pods:
     return pods_of(run.target.inventory, run.target.cluster, where)
 
 
-def _ref(pod: Mapping[str, Any]) -> PodRef:
+def ref_of(pod: Mapping[str, Any]) -> PodRef:
+    """A pod as nothing else can become it."""
     meta = pod["metadata"]
     return PodRef(meta["namespace"], meta["name"], meta["uid"])
 

@@ -96,7 +96,7 @@ class Run:
         target = Target(settings)
         target.check()
         try:
-            if target.cluster is not None:
+            if not target.is_lab:  # a lab's nodes are looked at once it is up
                 Foresight(settings, target).refuse(method, configuration)
             if not target.is_lab:
                 there = target.inventory

@@ -90,8 +90,8 @@ def _throttle_pods(
     }
     names = [pod["metadata"]["name"] for pod, _ in pods]
     fault = PerNode("io-throttle", faults, {"path": path, "pods": names})
-    nodes = list(hosts.values())
-    return run.breaking.inject(lambda injections: [injections.on_hosts(fault, nodes, lease)])
+    nodes, refs = list(hosts.values()), [processes.ref_of(pod) for pod, _ in pods]
+    return run.breaking.inject(lambda injections: [injections.on_hosts(fault, nodes, lease, refs)])
 
 
 def delay(
