@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
+import subprocess
 import urllib.request
 from typing import Any
 
@@ -42,6 +44,26 @@ def test_delete_and_wait(web: Lab, core: Any) -> None:
     third = ready_pods(core)[0].metadata.name
     web.kubectl("delete", "pod", third, "--wait=false")
     web.kubectl("wait", "--for=delete", f"pod/{third}", "--timeout=20s")
+
+
+def test_get_watches(web: Lab, core: Any) -> None:
+    first = ready_pods(core)[0].metadata.name
+    words = ["kubectl", "--kubeconfig", str(web.kubeconfig), "get", "pods", "-w"]
+    env = {**os.environ, "KUBECACHEDIR": str(web.kubeconfig.parent / "cache")}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env) as watching:
+        try:
+            assert watching.stdout
+            shown = [watching.stdout.readline() for _ in range(7)]
+            assert sum("Running" in line for line in shown) == 6
+            web.kubectl("delete", "pod", first)
+            told: set[str] = set()
+            while not any("1/1" in line for line in told):  # the one in its place
+                line = watching.stdout.readline()
+                told |= {line} if first not in line else set()
+                shown.append(line)
+            assert any(first in line and "Terminating" in line for line in shown)
+        finally:
+            watching.kill()
 
 
 def test_cordon_drain_and_uncordon(web: Lab, core: Any) -> None:
