@@ -49,6 +49,11 @@ BREAKS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"recovery": Recovery(0, GIVEN_UP, censored_s=30)},
     ),
     "no effect": (INCONCLUSIVE, "no_effect", {"injections": [{**CUT, "bit": False}]}),
+    "a node that joined": (
+        INCONCLUSIVE,
+        "no_effect",
+        {"injections": [{**CUT, "escaped": {"node-a-3": "no agent"}}]},
+    ),
     "no fault": (INCONCLUSIVE, "no_effect", {"injections": []}),
     "healed early": (INCONCLUSIVE, "healed_early", {"injections": [{**CUT, "ordered": False}]}),
     "clean?": (INCONCLUSIVE, "cleanness_unknown", {"injections": [{**CUT, "clean": None}]}),
