@@ -134,7 +134,7 @@ def test_a_zone_is_cut_off_from_us_too(site: Site, tmp_path: Path) -> None:
     traffic["cut_controller"] = True
     path = tmp_path / "cut-off.json"
     path.write_text(json.dumps(experiment))
-    outcome = site.run(tmp_path, path, lease_s=26)
+    outcome = site.run(tmp_path, path, lease_s=34)
     (partition,) = outcome.verdict["injections"]
     assert partition["bit"] and partition["ordered"] and partition["clean"], outcome.printed
     assert partition["per_host"]["node-a"]["ended_by"] == "deadline"
