@@ -18,11 +18,8 @@ from aftershock.inventory import Node, node_from_dict
 
 _HEAL_S = 15.0
 _RESTARTED = "the machine was restarted since, so nothing of it is left"
-_LOOKED = (
-    "the machine was restarted since, and nothing of it is left (looked, and undone if need be)"
-)
 # What has a name on the host, by which somebody may have made it again as they found it.
-_NAMED = {"throttle", "delay", "fail"}
+_NAMED = {"throttle", "delay", "fail", "limit", "oom"}
 _NAMESPACE_GONE = "its network namespace is gone, and the fault with it"
 
 
@@ -158,7 +155,14 @@ def _after_restart(way: AgentChannel, injection: str) -> str:
     if kinds.isdisjoint({"command", *_NAMED}):
         return _RESTARTED
     said, _ = _heal(way, injection)
-    return f"the machine was restarted since; {said}" if "command" in kinds else _LOOKED
+    if "command" in kinds:
+        return f"the machine was restarted since; {said}"
+    record = way.ask("record", injection=injection)
+    undone, others = (", ".join(record.get(key, ())) for key in ("undone", "left_to_others"))
+    told = f"{undone} had been made again as we had set it: undone" if undone else ""
+    if others:
+        told += f"{told and '; '}left to whoever made it by now: {others}"
+    return f"the machine was restarted since, and {told}" if told else _RESTARTED
 
 
 def _end_agent(agent: Mapping[str, Any], node: Node, fleet: Fleet) -> None:

@@ -27,9 +27,10 @@ TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static"}
 # Before Debian 13 QEMU's own package brings virtiofsd.
 VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 MODULES = (
-    *("virtio_pci", "virtiofs", "overlay", "veth", "bridge", "ifb", "dummy", "tun", "tcp_diag"),
+    *("virtio_pci", "virtio_blk", "virtiofs", "overlay", "ext4", "veth", "bridge", "ifb", "dummy"),
+    *("tun", "tcp_diag"),
     *("cls_bpf", "cls_u32", "cls_flower", "cls_matchall", "act_gact", "act_mirred", "act_police"),
-    *("loop", "dm-mod", "dm-delay", "dm-flakey"),  # as their files are called
+    *("loop", "dm-mod", "dm-delay", "dm-flakey", "null_blk"),  # as their files are called
     *("sch_ingress", "sch_netem", "sch_tbf", "sch_htb", "sch_prio", "sch_sfq", "sch_fq_codel"),
 )
 
@@ -54,6 +55,7 @@ KERNELS = {
         (
             Package(USER_MODE),
             Package(USER_MODE, "trixie"),
+            Package(USER_MODE, "sid"),  # the first that runs on CPUs with AMX
             Package("linux-image-6.12-cloud-amd64"),
             Package("linux-image-cloud-amd64"),
         ),
@@ -189,7 +191,7 @@ def _try(program: Path, initramfs: Path, scratch: Path) -> None:
     words = [*started(program), "mem=256M", f"initrd={initramfs}", "uml_dir=.", "con=null"]
     try:
         tried = subprocess.run(
-            [*words, "con0=null,fd:1", "--", "/bin/echo", "it boots"],
+            [*words, "con0=null,fd:1", "--", "/usr/bin/printf", "%o", "20000"],
             check=False,
             cwd=scratch,
             stdin=subprocess.DEVNULL,
@@ -199,7 +201,7 @@ def _try(program: Path, initramfs: Path, scratch: Path) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Missing(str(error)) from None
-    if b"it boots" not in tried.stdout:
+    if b"47040" not in tried.stdout:  # no word of the command line, which the kernel prints, too
         raise Missing((tried.stdout.decode(errors="replace").strip() or "silent").splitlines()[-1])
 
 

@@ -27,12 +27,17 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "build" / "guest"
 NAME = "AFTERSHOCK_GUEST"
 REPORTS = "/dev/ttyS1"
+DISKS = ("/dev/ubda", "/dev/vda")  # of user-mode Linux, of QEMU
 # An emulated CPU by default: a /dev/kvm that is there but doesn't work stops a guest for ever.
 ACCELERATOR = os.environ.get("GUEST_ACCELERATOR", "tcg")
 MEMORY_MIB = 1024
 PATIENCE_S = 300.0  # for one report, the first one's boot included, on a busy machine
 # User-mode Linux has processes beside its own that would outlive it: not their PID namespace.
 _BOUND = "setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount-proc sh -c"
+_PREPARE = f"""cd {shlex.quote(str(ROOT))}
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run
+stty -F {REPORTS} raw -echo
+"""
 _PYTEST = "--timeout=240 -p no:cacheprovider -p pytest_timeout --color=no -q --basetemp=/run/tests"
 
 
@@ -58,40 +63,46 @@ def slowness(name: str) -> int:
     return 0 if (FOLDER / name / "linux").exists() else 1
 
 
-class Guest:
-    """One boot of a guest kernel that runs some tests."""
+class Machine:
+    """One boot of a guest kernel that runs a script; `lines` are what this writes to REPORTS.
 
-    def __init__(self, name: str, tests: Sequence[str]) -> None:
+    `disk`: a file that is its disk, DISKS there, and keeps what is written.
+    """
+
+    def __init__(self, name: str, script: str, disk: Path | None = None) -> None:
         self.name = name
         self._scratch = tempfile.TemporaryDirectory(prefix="guest-", dir=FOLDER)
         self._folder = Path(self._scratch.name)
         self._console = self._folder / "console"
         self._lines: Queue[str] = Queue()
         self._failed = ""
-        script = self._folder / "tests.sh"
-        script.write_text(_script(name, tests))
+        self._disk = disk
+        path = self._folder / "script.sh"
+        path.write_text(f"{_PREPARE}{script}")
         self.processes: list[subprocess.Popen[str]] = []
-        self._boot(FOLDER / name, f"/bin/bash {script}")
-        reports = self.processes[-1].stdout
-        assert reports
-        self._reader = threading.Thread(target=self._read, args=(reports,), daemon=True)
+        self._boot(FOLDER / name, f"/bin/bash {path}")
+        said = self.processes[-1].stdout
+        assert said
+        self._reader = threading.Thread(target=self._read, args=(said,), daemon=True)
         self._reader.start()
 
     def _boot(self, kernel: Path, command: str) -> None:
         if (kernel / "linux").exists():
             if (kernel / "lib").exists():
                 (self._folder / "lib").symlink_to(kernel / "lib")
-            words = f"""mem={MEMORY_MIB}M initrd={kernel}/initramfs uml_dir=.
+            disk = f"ubd0={self._disk}" if self._disk else ""
+            words = f"""mem={MEMORY_MIB}M initrd={kernel}/initramfs uml_dir=. {disk}
                 con=null con0=null,fd:2 ssl=null ssl1=null,fd:1 quiet -- {command}"""
             self._start([*started(kernel / "linux"), *words.split()], subprocess.PIPE)
             return
         self._share()
         cpu = "max" if ACCELERATOR == "tcg" else "host"
         memory = f"memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on"
+        drive = f"-drive file={self._disk},format=raw,if=virtio" if self._disk else ""
         words = f"""qemu-system-x86_64 -accel {ACCELERATOR} -cpu {cpu} -smp 1 -m {MEMORY_MIB}
             -object {memory} -numa node,memdev=memory -chardev socket,id=files,path=files
             -device vhost-user-fs-pci,chardev=files,tag=live -nic none -display none -monitor none
-            -serial file:/dev/stderr -serial stdio -no-reboot
+            -serial file:/dev/stderr -serial stdio -no-reboot {drive}
             -kernel {kernel}/vmlinuz -initrd {kernel}/initramfs"""
         line = f"console=ttyS0 quiet panic=-1 mitigations=off -- {command}"
         self._start([*words.split(), "-append", line], subprocess.PIPE)
@@ -121,23 +132,23 @@ class Guest:
         self.processes.append(process)
         return process
 
-    def _read(self, reports: IO[str]) -> None:
-        with reports:
-            for line in reports:
+    def _read(self, said: IO[str]) -> None:
+        with said:
+            for line in said:
                 self._lines.put(line)
         self._lines.put("")
 
-    def reports(self) -> Iterator[dict[str, Any]]:
-        """Reports as they come; GuestFailed, from then on, when they don't."""
+    def lines(self) -> Iterator[str]:
+        """Lines as they come; GuestFailed, from then on, when they don't."""
         while not self._failed:
             try:
                 line = self._lines.get(timeout=PATIENCE_S)
             except Empty:
                 self._failed = f"silent for {PATIENCE_S:g} s\n{self.console()}"
                 break
-            if line.startswith("{"):
-                yield json.loads(line)
-            elif not line:
+            if line:
+                yield line
+            else:
                 self._failed = f"the guest ended\n{self.console()}"
         raise GuestFailed(self._failed)
 
@@ -155,11 +166,14 @@ class Guest:
         self._scratch.cleanup()
 
 
-def _script(name: str, tests: Sequence[str]) -> str:
-    pytest = f"{shlex.quote(sys.executable)} -m pytest {_PYTEST}"
-    return f"""cd {shlex.quote(str(ROOT))}
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run
-export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 {NAME}={name}
-stty -F {REPORTS} raw -echo
-{pytest} {shlex.join(tests)}
-"""
+class Guest(Machine):
+    """One boot of a guest kernel that runs some tests."""
+
+    def __init__(self, name: str, tests: Sequence[str]) -> None:
+        pytest = f"{shlex.quote(sys.executable)} -m pytest {_PYTEST}"
+        settings = f"export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 {NAME}={name}"
+        super().__init__(name, f"{settings}\n{pytest} {shlex.join(tests)}\n")
+
+    def reports(self) -> Iterator[dict[str, Any]]:
+        """Reports as they come; GuestFailed, from then on, when they don't."""
+        yield from (json.loads(line) for line in self.lines() if line.startswith("{"))

@@ -7,7 +7,7 @@ busybox mount -t proc proc /proc
 busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
 echo /bin/modprobe > /proc/sys/kernel/modprobe
-modprobe -a virtio_pci virtiofs overlay loop dm_mod 2>/dev/null
+modprobe -a virtio_pci virtio_blk virtiofs overlay loop dm_mod 2>/dev/null
 busybox mount -t virtiofs -o ro live /live 2>/dev/null || busybox mount -t hostfs -o ro,/ none /live
 busybox mount -t tmpfs memory /memory
 busybox mkdir /memory/writes /memory/work

@@ -115,6 +115,12 @@ def undo(intent: Mapping[str, Any]) -> List[str]:
     return numbers.restore(intent["numbers"])
 
 
+def still(intent: Mapping[str, Any]) -> List[str]:
+    """Which of them are as we set them."""
+    found = numbers.still_set(intent["numbers"])
+    return [f"{numbers.tell(number)} ({number['set']})" for number in found]
+
+
 def group_of(choice: Mapping[str, Any], controller: str) -> cgroups.Cgroup:
     """The cgroup that is chosen, or that the chosen processes are in, all in the same.
 

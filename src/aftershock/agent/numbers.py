@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Set
 
 from . import cgroups
-from .clock import start_ticks
+from .clock import boot_id, start_ticks
 from .errors import AgentError, NotUndone
 
 Number = Mapping[str, Any]
@@ -31,7 +31,7 @@ def of_cgroup(group: cgroups.Cgroup, what: str, value: int) -> Dict[str, Any]:
 
 def of_process(kind: str, pid: int, value: int) -> Dict[str, Any]:
     """A process' `files_of` or `adj_of`, to be set to a value."""
-    number = {kind: pid, "started": start_ticks(pid), "set": value}
+    number = {kind: pid, "started": start_ticks(pid), "boot": boot_id(), "set": value}
     return {**number, "was": _read(number)}
 
 
@@ -129,7 +129,7 @@ def _write(number: Number, value: int) -> None:
 
 
 def _require(pid: int, number: Number) -> None:
-    if start_ticks(pid) != number["started"]:
+    if (start_ticks(pid), boot_id()) != (number["started"], number["boot"]):
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 

@@ -18,7 +18,7 @@ from .classifier import check_options
 from .containers import text
 from .errors import AgentError, Invalid
 from .hogs import Hog
-from .limits import group_of, undo  # noqa: F401  (the undo is the same)
+from .limits import group_of, still, undo  # noqa: F401  (these are the same)
 
 _OPTIONS = ("chosen", "kills")
 _MARGIN = 16 << 20  # of which the child, a bare interpreter, may weigh three quarters

@@ -206,6 +206,14 @@ def undo(intent: Mapping[str, Any]) -> List[str]:
     return [] if now == intent["table"] else [f"{name} {now}"]  # somebody's own by now
 
 
+def still(intent: Mapping[str, Any]) -> List[str]:
+    """The device, if our table is in use."""
+    name = intent["name"]
+    there = name in [line.split()[0] for line in _dmsetup("ls").splitlines() if line.strip()]
+    ours = there and _parts(_dmsetup("table", name)) == _parts(intent["ours"])
+    return [f"{name}'s table"] if ours else []
+
+
 def _parts(table: str) -> List[List[str]]:
     """A table to compare: each kernel tells the features of dm-flakey in another way."""
     lines = [line.split() for line in table.splitlines()]

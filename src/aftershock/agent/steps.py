@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping, Protocol
 
 from .errors import Invalid
 
-# Each kind's module, and the class in it; beside that the module has perhaps an `undo`.
+# Each kind's module, and the class in it; beside that the module may have `undo` and `still`.
 KINDS = {
     "drop": ("dropping", "Drop"),
     "divert": ("detour", "Divert"),
@@ -79,6 +79,13 @@ def undo(kind: str, intent: Mapping[str, Any]) -> List[str]:
     by = getattr(_module(kind), "undo", None)  # of some, nothing stays when the agent is gone
     left: List[str] = by(intent) if by else []
     return left
+
+
+def still(kind: str, intent: Mapping[str, Any]) -> List[str]:
+    """What is as such a step set it, of the kinds whose things have a name that lasts."""
+    by = getattr(_module(kind), "still", None)
+    found: List[str] = by(intent) if by else []
+    return found
 
 
 def _module(kind: str) -> Any:

@@ -183,6 +183,13 @@ def undo(intent: Mapping[str, Any]) -> List[str]:
     return []
 
 
+def still(intent: Mapping[str, Any]) -> List[str]:
+    """The cgroup, if our limits are on it."""
+    where, folder = Hierarchy(intent["version"], intent["top"]), str(intent["folder"])
+    there = Path(folder).exists() and blkio.limits(where, folder, intent["device"])
+    return [f"{folder}'s limits"] if there == intent["limits"] else []
+
+
 def _move_back(where: Hierarchy, folder: str, moved: Mapping[str, List[int]]) -> None:
     """Each to where it was; what they have started since, to where the first of them was."""
     homes = {pid: home for home, pids in moved.items() for pid in pids}

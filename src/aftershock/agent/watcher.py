@@ -123,17 +123,19 @@ def heal(records: Records, injection: str, healer: str) -> Dict[str, Any]:
     record = records.read(injection)
     if record["state"] == "reverted":
         return record
-    adopted, failed = [], []
+    adopted, failed, found = [], [], []
     begun = record["state"] in ("firing", "fired")
     for step in reversed(record["steps"]):
         try:
             if begun or not step["rash"]:
+                found += steps.still(step["kind"], step["undo"])
                 adopted += steps.undo(step["kind"], step["undo"])
         except Exception as error:  # whatever it is must not keep the other steps
             failed.append(f"{step.get('device', step['kind'])}: {error}")
     if failed:
         raise NotUndone(f"{'; '.join(failed)}; `aftershock recover` tries again")
     record["owned"] = [line for line in record["owned"] if line not in adopted]
+    record.update(undone=found, left_to_others=adopted)
     if healer != "watcher" and (watching := record.get("watcher")) and is_there(watching):
         os.kill(watching["pid"], signal.SIGKILL)
     expired = healer == "watcher" and boottime() >= record["deadline"]
