@@ -37,8 +37,11 @@ def kernels() -> tuple[str, ...]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    once = any(mark.name == "one_kernel" for mark in metafunc.definition.iter_markers())
-    names = [_one_of_the_fastest(metafunc.function.__name__)] if once else kernels()
+    once = metafunc.definition.get_closest_marker("one_kernel")
+    names = list(kernels())
+    if once:
+        meant = [name for name in once.args if name in names]
+        names = meant or [_one_of_the_fastest(metafunc.function.__name__)]
     metafunc.parametrize("kernel", names, indirect=True, scope="session")
 
 

@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ import yaml
 from tests.runs.conftest import Outcome, command
 
 pytestmark = [pytest.mark.root, pytest.mark.survival]
+CGROUPS = "/sys/fs/cgroup"
 GPU = {"gpu_utilisation_percent": 95, "gpu_memory_used_percent": 95}
 # A guest has one slow CPU for all zones, the load and the agents.
 LEVELS = {
@@ -23,11 +26,55 @@ LEVELS = {
 @pytest.mark.one_kernel
 @pytest.mark.timeout(400)
 def test_packets_that_are_late_reach_the_verdict(tmp_path: Path) -> None:
+    (delay,) = passed("network-degradation.json", tmp_path)["injections"]
+    assert delay["fault"] == "delay" and delay["hosts"] == ["node-a-1", "node-a-2"]
+    assert delay["bit"] and delay["clean"] and delay["ordered"], delay
+    slower = [piece for piece in delay["evidence"]["pieces"] if piece["name"] == "slower"]
+    assert len(slower) == 2 and all(piece["ok"] for piece in slower), slower
+
+
+@pytest.mark.one_kernel("tcx")  # whose dm-flakey can let reads alone fail
+@pytest.mark.timeout(400)
+def test_reads_that_fail_reach_the_verdict(tmp_path: Path, cgroups: None) -> None:
+    before = devices()
+    verdict = passed("storage-errors.json", tmp_path)
+    errors, kill = verdict["injections"]
+    assert errors["fault"] == "io-errors" and errors["hosts"] == ["node-a-1"]
+    assert errors["bit"] and errors["clean"] and errors["ordered"] and kill["bit"], errors
+    pieces = errors["evidence"]["pieces"]
+    assert any("a read: EIO" in piece["seen"] and piece["ok"] for piece in pieces), pieces
+    assert any(piece["name"] == "after" for piece in pieces), pieces
+    ready = [one["ready_s"] for one in verdict["replacements"] if one["ready_s"] is not None]
+    healed = errors["per_host"]["node-a-1"]["reverted_at_monotonic_s"]
+    healed_s = healed - errors["fired_at_monotonic_s"]
+    assert ready and min(ready) > healed_s, "none can load its weights before"
+    assert devices() == before
+
+
+@pytest.fixture
+def cgroups() -> Iterator[None]:
+    """A hierarchy of version 2, which the lab's volumes want, where the kernel has none yet."""
+    if any(Path(CGROUPS).iterdir()):
+        yield
+        return
+    subprocess.run(["mount", "-t", "cgroup2", "none", CGROUPS], check=True)
+    yield
+    subprocess.run(["umount", CGROUPS], check=True)
+
+
+def devices() -> str:
+    """Device-mapper's devices, and loop devices."""
+    words = (["dmsetup", "ls"], ["losetup", "--list"])
+    return "".join(subprocess.check_output(one, text=True) for one in words)
+
+
+def passed(experiment: str, tmp_path: Path) -> dict[str, Any]:
+    """The verdict of a run that passes and leaves nothing."""
     levels = tmp_path / "levels.yaml"
     levels.write_text(yaml.safe_dump(LEVELS))
     told = {"levels": levels, "load_rps": 12, "before_s": 5, "hold_s": 12, "grace_s": 60}
     done = subprocess.run(
-        command("network-degradation.json", {**told, "lease_s": 200, "rto_objective_s": 60}),
+        command(experiment, {**told, "lease_s": 200, "rto_objective_s": 60}),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -36,11 +83,8 @@ def test_packets_that_are_late_reach_the_verdict(tmp_path: Path) -> None:
         check=False,
     )
     latest = Path(os.environ["AFTERSHOCK_JOURNAL"]) / "latest"
+    assert latest.exists(), done.stdout
     verdict = Outcome(done.returncode, done.stdout, latest.resolve()).verdict
     assert (done.returncode, verdict["verdict"]) == (0, "PASS"), done.stdout
-    (delay,) = verdict["injections"]
-    assert delay["fault"] == "delay" and delay["hosts"] == ["node-a-1", "node-a-2"]
-    assert delay["bit"] and delay["clean"] and delay["ordered"], delay
-    slower = [piece for piece in delay["evidence"]["pieces"] if piece["name"] == "slower"]
-    assert len(slower) == 2 and all(piece["ok"] for piece in slower), slower
     assert not verdict["leftovers"]
+    return verdict

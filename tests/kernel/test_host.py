@@ -1,6 +1,7 @@
 """Limits of cgroup version 2, which a guest has for itself: lowered, felt, and as they were."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from aftershock.faults.base import Fault
 from aftershock.faults.exhaustion import NoRoom, OutOfMemory
 from aftershock.faults.processes import Processes
-from aftershock.faults.stress import CpuStress
+from aftershock.faults.stress import CpuStress, MemoryPressure
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
 from aftershock.inventory import Node
@@ -81,6 +82,71 @@ def test_a_lab_has_cgroups_under_version_2(version_2: set[str]) -> None:
             assert (ROOT / made.name / scope / "memory.max").exists()
     finally:
         assert remove(Path("lab-in-the-guest")) == [] and not (ROOT / made.name).exists()
+
+
+@pytest.fixture
+def swap(tmp_path: Path) -> Iterator[None]:
+    """Some swap, which a guest has for itself."""
+    if Path("/proc/swaps").read_text().count("\n") > 1:
+        yield
+        return
+    image = tmp_path / "swap"
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    loop = run("losetup", "--find", "--show", str(image))
+    try:
+        run("mkswap", loop)
+        tried = subprocess.run(["swapon", loop], check=False, capture_output=True, text=True)
+        if tried.returncode:
+            pytest.skip(f"this kernel can't swap: {tried.stderr}")
+        yield
+        run("swapoff", loop)
+    finally:
+        run("losetup", "--detach", loop)
+
+
+def test_with_swap_the_right_process_dies_and_pressure_stays_in_memory(
+    version_2: set[str], swap: None, fleet: Fleet
+) -> None:
+    if "memory" not in version_2:
+        pytest.skip("this kernel has no memory controller")
+    ledger = Ledger.open("with-swap")
+    words = (sys.executable, "-c", cgroups.HOLDER)
+    with (
+        cgroups.group("memory") as made,
+        cgroups.running(*words, "40", within=made) as other,
+        cgroups.running(*words, "60", within=made) as chosen,
+    ):
+        folder = made.folders["memory"]
+        (folder / "memory.reclaim").write_text("20M")  # so much of both is swapped out by now
+        assert swapped(folder) > 8 << 20
+        injection = fired(OutOfMemory(Processes(pid=chosen.pid)), fleet, ledger)
+        assert wait_for(lambda: chosen.poll() == -signal.SIGKILL, 60)
+        assert injection.observe()["bit"] is True, injection.evidence
+        assert other.poll() is None and made.oom_kills == 1
+        assert wait_for(lambda: made.memory_limit == "max", 20)
+        assert (folder / "memory.swap.max").read_text() == "max\n"
+        injection.revert()
+        assert injection.to_dict()["clean"]
+        pressure = fired(MemoryPressure(available_mb=70, reserve_mb=64), fleet, ledger)
+        assert pressure.observe()["bit"] is True, pressure.evidence
+        agent = fleet.fresh(HERE).pid
+        pids = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+        status = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+        locked = [int(found[1]) for text in status if (found := re.search(r"VmLck:\s+(\d+)", text))]
+        assert max(locked) > 100 << 10, "in KiB: what is locked is never swapped out"
+        pressure.revert()
+        assert pressure.to_dict()["clean"] and other.poll() is None
+    ledger.close()
+
+
+def swapped(folder: Path) -> int:
+    """Bytes of a cgroup that are in swap."""
+    return int((folder / "memory.swap.current").read_text())
+
+
+def run(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _memory(fleet: Fleet, ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from aftershock.controls.interrupts import Interrupts
 from aftershock.errors import AftershockError
 from aftershock.faults.base import Effect, Facts, Fault, PerNode, Plan
-from aftershock.faults.exhaustion import NoRoom
+from aftershock.faults.exhaustion import NoRoom, OutOfMemory
 from aftershock.faults.filling import DiskFull
 from aftershock.faults.freeze import Freeze
 from aftershock.faults.kill import Kill
@@ -36,6 +36,7 @@ from aftershock.ledger import Ledger
 
 GRACE_S = 60.0  # not what these tests wait for: the channel's end says more than its silence
 SLOWEST_KBIT = 8
+MOST_KILLS = 100  # so that its limit stays lowered
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,11 @@ def fault(node: Node, cut_controller: bool, number: int) -> Fault:
         return storage(node, number)
     if node.name == "processes":
         return processes(node)
-    if node.name == "freeze":
-        return Freeze(processes=(Processes(pid=int(node.env["VICTIM"])),))
-    if node.name == "limit":
-        return NoRoom("pids", Processes(pid=int(node.env["VICTIM"])))
+    if "STARVED" in node.env:
+        return OutOfMemory(Processes(cgroup=node.env["STARVED"]), kills=MOST_KILLS)
+    if "VICTIM" in node.env:
+        victim = Processes(pid=int(node.env["VICTIM"]))
+        return NoRoom("pids", victim) if node.name == "limit" else Freeze(processes=(victim,))
     hook = "clsact" if "clsact" in node.name else "tcx"
     spare = () if cut_controller else (ip_network(node.env["SPARED"]),)
     if "divert" in node.name:

@@ -1,4 +1,4 @@
-"""What happens in a guest whose power is cut in mid-fault: `rebooted.py before`, then `after`.
+"""What a guest does whose power is cut in mid-fault: `rebooted.py before`, then `after`.
 
 Each boot makes what a host's own boot would make: a volume on a device-mapper device, a cgroup with
 a process in it. The second one makes two of them as somebody saved them in mid-fault: the device's

@@ -11,6 +11,7 @@ import secrets
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -135,16 +136,35 @@ class Service:
         return "runs"
 
 
-class Job:
-    """A process in a cgroup of its own, started anew whenever it ends."""
+class Eater:
+    """A cgroup whose process is killed for memory again and again: its limit could be left."""
 
-    def __init__(self, group: Group, folder: Path) -> None:
+    def __init__(self, made: Group) -> None:
+        self.env = {"STARVED": made.path, "ONCE": "1"}
+        self.pids: set[int] = set()
+        self._made = made
+
+    def passes(self) -> bool:
+        """Whether a process there gets more memory than the lowered limit leaves."""
+        procs = self._made.folders["memory"] / "cgroup.procs"
+        take = f"echo $$ >{procs}; exec {sys.executable} -I -S -c 'bytearray(48 << 20)'"
+        return subprocess.run(["sh", "-c", take], check=False).returncode == 0
+
+    def look(self) -> str:
+        """The limit as the kernel has it."""
+        return self._made.memory_limit
+
+
+class Job:
+    """A process in a cgroup of its own, started anew whenever it ends, perhaps after a pause."""
+
+    def __init__(self, group: Group, folder: Path, pause_s: float = 0.0) -> None:
         self.group, self._count = group, folder / f"begun{group.path[-7:]}"
         procs = group.folders["memory"] / "cgroup.procs"
         turn = f"echo . >>{self._count}; sh -c 'echo $$ >{procs}; exec sleep 600'"
         env = {name: value for name, value in os.environ.items() if name != MARK}
         self.process = subprocess.Popen(
-            ["sh", "-c", f"while :; do {turn}; done"],
+            ["sh", "-c", f"while :; do {turn}; sleep {pause_s}; done"],
             env=env,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -182,7 +202,7 @@ def _resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGESIZE") / (1 << 20)
 
 
-Victim = Echo | Crowd | Store | Service
+Victim = Echo | Crowd | Store | Service | Eater
 
 
 @contextmanager
@@ -197,6 +217,7 @@ def victims(folder: Path) -> Iterator[dict[str, Victim]]:
         found: dict[str, Victim] = {"freeze": Echo(echo), "limit": Crowd(idle, made)}
         try:
             found["processes"] = stack.enter_context(_service(folder))
+            found["memory"] = stack.enter_context(_eater(folder))
             if not why_no_volume():
                 found["storage"] = stack.enter_context(_store(folder / "volume"))
             yield found
@@ -212,6 +233,16 @@ def _service(folder: Path) -> Iterator[Service]:
         job = Job(one, folder)
         try:
             yield Service(job, busy)
+        finally:
+            job.end()
+
+
+@contextmanager
+def _eater(folder: Path) -> Iterator[Eater]:
+    with group("memory") as made:
+        job = Job(made, folder, pause_s=0.2)
+        try:
+            yield Eater(made)
         finally:
             job.end()
 

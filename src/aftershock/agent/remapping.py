@@ -9,6 +9,8 @@ https://docs.kernel.org/admin-guide/device-mapper/delay.html, …/dm-flakey.html
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple
@@ -120,6 +122,7 @@ class Remap:
         self.outlives, self.rash = True, False
         self.about: Dict[str, Any] = {**about, "dm": swap.name}
         self._on = False
+        self._lock = -1
 
     def intent(self) -> Dict[str, Any]:
         """What undoes it from outside."""
@@ -128,8 +131,22 @@ class Remap:
 
     def attach(self) -> Dict[str, Any]:
         """Our table waits beside the other; nothing is felt."""
+        self._claim()
         _dmsetup("reload", self._swap.name, table=self._swap.ours)
         return {"owned": [], "undo": self.intent()}
+
+    def _claim(self) -> None:
+        """Keep other agents off the device: hosts may share it, as the nodes of a lab's zone do."""
+        number = Path(f"/sys/dev/block/{self._swap.volume.device}").resolve()
+        root = os.environ.get("AFTERSHOCK_HOST_ROOT", "")
+        self._lock = os.open(f"{root}/dev/{number.name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AgentError(
+                f"{self.kind}: {self._swap.volume}: another agent has its device already: name one "
+                "of the hosts that share it, or heal the other fault first"
+            ) from None
 
     def fire(self, until: float) -> None:
         """Swap it in."""
@@ -158,7 +175,10 @@ class Remap:
         return undo(self.intent())
 
     def close(self) -> None:
-        """There is nothing held."""
+        """Others may have the device."""
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
 
 
 class Delay(Remap):

@@ -22,6 +22,7 @@ PACKAGES = {
     "cc": "gcc libc6-dev",
 }
 VOLUMES = {"mkfs.ext4": "e2fsprogs", "losetup": "mount"}
+MAPPED = {"dmsetup": "dmsetup"}
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -39,7 +40,12 @@ def preflight(settings: LabSettings) -> None:
             "the lab needs root for its network namespaces: run this again with sudo, "
             "or name a target of your own"
         )
-    needed = {**PACKAGES, **(VOLUMES if settings.volume_mib else {})}
+    mapped = bool(settings.volume_mib and settings.volume_mapped)
+    needed = {
+        **PACKAGES,
+        **(VOLUMES if settings.volume_mib else {}),
+        **(MAPPED if mapped else {}),
+    }
     if missing := [name for name in needed if find(name) is None]:
         packages = " ".join(dict.fromkeys(needed[name] for name in missing))
         raise Unsupported(
@@ -48,6 +54,11 @@ def preflight(settings: LabSettings) -> None:
         )
     if settings.volume_mib:
         check_volumes(settings.has_cgroups)
+    if mapped and "device-mapper" not in Path("/proc/misc").read_text(encoding="ascii").split():
+        raise Unsupported(
+            "the lab's volumes are to be on device-mapper (volume_mapped), which this kernel "
+            "doesn't have: `modprobe dm_mod`, or another kernel, or name a target of your own"
+        )
     check_port(settings.gateway_port)
     check_writable(settings.state_dir)
 

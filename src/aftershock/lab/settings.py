@@ -70,6 +70,7 @@ class LabSettings:
     volume_mib: int = 0  # of a zone's own volume; 0: none
     volume_mib_s: float = 60.0  # what its device gives to all of the zone together
     weights_mib: int = 24  # what each model server loads from it
+    volume_mapped: bool = False  # it is on device-mapper, so that it can be delayed, or fail
     node_cgroups: bool = False
     node_cpus: float = 0.0  # 0: all of the machine's
     spoiled_answers: str = ""  # of the model servers that start once the lab is up; "": sound

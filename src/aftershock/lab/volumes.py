@@ -1,7 +1,8 @@
 """A small volume a zone, as slow as a disk: a loop device in memory with a cgroup's limits on it.
 
 The images lie in the lab's own /dev/shm without a name, and the devices are freed with the lab's
-mounts. Cgroups outlive a lab that is killed: see `cgroups`.
+mounts: a device-mapper one, too, which is told to go when nobody has it open. Cgroups outlive a lab
+that is killed: see `cgroups`.
 """
 
 from __future__ import annotations
@@ -70,8 +71,26 @@ class Volumes:
             file.truncate(self._settings.volume_mib << 20)
         options = ["-q", "-m", "0", "-O", "^has_journal", "-E", "nodiscard"]
         _run("mkfs.ext4", *options, str(image))
-        _run("mount", "-o", "loop", str(image), str(folder))
+        if self._settings.volume_mapped:
+            self._mount_mapped(image, folder)
+        else:
+            _run("mount", "-o", "loop", str(image), str(folder))
         image.unlink()
+
+    def _mount_mapped(self, image: Path, folder: Path) -> None:
+        """On a linear device-mapper device, as LVM makes them, between mount and loop device."""
+        name = f"{cgroups.name_of(self._lab_dir)}-{folder.name}"
+        loop = _run("losetup", "--find", "--show", str(image))
+        try:
+            table = f"0 {self._settings.volume_mib << 11} linear {loop} 0"
+            _run("dmsetup", "create", name, "--noudevsync", "--table", table)
+            try:
+                number = _run("dmsetup", "info", name, "--columns", "--noheadings", "-o", "minor")
+                _run("mount", f"/dev/dm-{number}", str(folder))
+            finally:
+                _run("dmsetup", "remove", "--deferred", "--noudevsync", name)
+        finally:
+            _run("losetup", "--detach", loop)  # once nobody has it open
 
     def enter(self, place: Place, pid: int) -> None:
         """Let a pod's process share its zone's limits."""
@@ -86,7 +105,8 @@ class Volumes:
         return ["--weights", str(path_of(place.zone) / WEIGHTS)]
 
 
-def _run(*words: str) -> None:
+def _run(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabFailed(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout.strip()

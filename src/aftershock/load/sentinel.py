@@ -14,6 +14,7 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import socket
 import ssl
 import struct
@@ -90,9 +91,8 @@ class _PlainSample(_Sample):
 
     __slots__ = ("loop", "plug")
 
-    def connect(self, loop: asyncio.AbstractEventLoop, family: int, address: Any) -> None:
-        self.loop = loop
-        self.plug = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    def connect(self, loop: asyncio.AbstractEventLoop, plug: socket.socket, address: Any) -> None:
+        self.loop, self.plug = loop, plug
         self.plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         code = self.plug.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
@@ -209,10 +209,20 @@ class Sentinel:
                 tls = _TlsSample(probe, number, scheduled, time.monotonic())
                 tls.connect(loop, self._url, self._address)
             else:
-                plain = _PlainSample(probe, number, scheduled, time.monotonic())
-                plain.connect(loop, self._family, self._address)
+                self._send_plain(loop, probe, number, scheduled)
         if probe.due != float("inf"):
             loop.call_later(max(probe.due - time.monotonic(), 0.0), self._tick, loop, probe)
+
+    def _send_plain(
+        self, loop: asyncio.AbstractEventLoop, probe: Probe, number: int, scheduled: float
+    ) -> None:
+        try:
+            plug = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor is free: our own want, which says nothing of the service
+            probe.skipped += 1
+            return
+        plain = _PlainSample(probe, number, scheduled, time.monotonic())
+        plain.connect(loop, plug, self._address)
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -319,6 +329,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.parent:
         die_with(options.parent)
+    # A probe that nobody answers is a socket that is open for as long as the timeout.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         uvloop.run(_main(options))
     except socket.gaierror as error:

@@ -60,6 +60,7 @@ class Settings:
     volume_mib: int = 0  # lab only: of each zone's own volume; 0: none
     volume_mib_s: float = 60.0  # lab only: how fast it is
     weights_mib: int = 24  # lab only: what model servers load from it
+    volume_mapped: bool = False  # lab only: it is on device-mapper
     node_cgroups: bool = False  # lab only: nodes and containers have real cgroups
     node_cpus: float = 0.0  # lab only: each node has so many processors of its own; 0: all
     selector: str = "app=model"

@@ -175,6 +175,7 @@ class Target:
             volume_mib=settings.volume_mib,
             volume_mib_s=settings.volume_mib_s,
             weights_mib=settings.weights_mib,
+            volume_mapped=settings.volume_mapped,
             spoiled_answers=settings.spoiled_answers,
             node_cgroups=settings.node_cgroups,
             node_cpus=settings.node_cpus,
