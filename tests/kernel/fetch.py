@@ -30,7 +30,7 @@ MODULES = (
     *("virtio_pci", "virtio_blk", "virtiofs", "overlay", "ext4", "veth", "bridge", "ifb", "dummy"),
     *("tun", "tcp_diag"),
     *("cls_bpf", "cls_u32", "cls_flower", "cls_matchall", "act_gact", "act_mirred", "act_police"),
-    *("loop", "dm-mod", "dm-delay", "dm-flakey", "null_blk"),  # as their files are called
+    *("loop", "dm-mod", "dm-delay", "dm-flakey"),  # as their files are called
     *("sch_ingress", "sch_netem", "sch_tbf", "sch_htb", "sch_prio", "sch_sfq", "sch_fq_codel"),
 )
 

@@ -36,7 +36,6 @@ from aftershock.ledger import Ledger
 
 GRACE_S = 60.0  # not what these tests wait for: the channel's end says more than its silence
 SLOWEST_KBIT = 8
-MOST_KILLS = 100  # so that its limit stays lowered
 
 
 @dataclass(frozen=True)
@@ -153,12 +152,13 @@ def storage(node: Node, number: int) -> Several:
 
 
 def processes(node: Node) -> Several:
-    """What runs, what is held, and what kills."""
+    """What runs, what is held, and what kills, the kernel among it."""
     return Several(
         (
             CpuStress(0.3, cgroup=node.env["BUSY"]),
             MemoryPressure(take_mb=160, reserve_mb=64),
             Kill(Processes(cgroup=node.env["KILLED"]), times=100, every_s=1),
+            OutOfMemory(Processes(cgroup=node.env["STARVED"])),
         )
     )
 
@@ -169,8 +169,6 @@ def fault(node: Node, cut_controller: bool, number: int) -> Fault:
         return storage(node, number)
     if node.name == "processes":
         return processes(node)
-    if "STARVED" in node.env:
-        return OutOfMemory(Processes(cgroup=node.env["STARVED"]), kills=MOST_KILLS)
     if "VICTIM" in node.env:
         victim = Processes(pid=int(node.env["VICTIM"]))
         return NoRoom("pids", victim) if node.name == "limit" else Freeze(processes=(victim,))

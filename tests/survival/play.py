@@ -144,8 +144,10 @@ class Drama:
 
 def in_flight(drama: Drama, stage: str, twice: bool = False) -> None:
     """What must be felt, and what not, at a stage: else the rest would prove nothing."""
-    passes = drama.site.passes(twice)
-    drama.looked_at = boottime()
+    try:
+        passes = drama.site.passes(twice)
+    finally:  # what is felt in part may be so since the deadline
+        drama.looked_at = boottime()
     if stage in ("fired", "reverting"):
         assert not any(passes.values()), f"{stage}, yet some hosts feel nothing: {passes}"
     else:

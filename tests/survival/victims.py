@@ -11,11 +11,11 @@ import secrets
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from aftershock.agent import blkio
 from aftershock.agent.errors import CannotDo
@@ -101,12 +101,14 @@ class Store:
 class Service:
     """A process that is killed and started anew, and a cgroup in which processor time is used up.
 
-    Memory is held beside them.
+    Memory is held beside them, and another process is killed for it: once, but the limit of its
+    cgroup is lowered for that, and could be left so.
     """
 
-    def __init__(self, killed: Job, busy: Group) -> None:
-        self.env = {"KILLED": killed.group.path, "BUSY": busy.path, "ONCE": "1"}
-        self._killed, self._busy = killed, busy
+    def __init__(self, killed: Job, starved: Job, busy: Group) -> None:
+        groups = {"KILLED": killed.group, "STARVED": starved.group, "BUSY": busy}
+        self.env = {**{name: one.path for name, one in groups.items()}, "ONCE": "1"}
+        self._killed, self._starved, self._busy = killed, starved, busy
         self.pids: set[int] = set()
 
     def passes(self) -> bool:
@@ -122,6 +124,7 @@ class Service:
         time.sleep(WAIT_S)
         return [
             self._killed.was_ended(),
+            self._starved.was_ended(),
             self._used() > used,
             any(_resident_mb(pid) > HELD_MB for pid in marked_processes(os.environ[MARK])),
         ]
@@ -131,40 +134,22 @@ class Service:
         return int(self._busy.read("cpuacct", "cpuacct.usage", "cpu.stat").split()[-1])
 
     def look(self) -> str:
-        """Whether it runs; from here on it is seen whether it was ended."""
+        """The limit of memory; from here on it is seen whether somebody was ended."""
         self._killed.note()
-        return "runs"
-
-
-class Eater:
-    """A cgroup whose process is killed for memory again and again: its limit could be left."""
-
-    def __init__(self, made: Group) -> None:
-        self.env = {"STARVED": made.path, "ONCE": "1"}
-        self.pids: set[int] = set()
-        self._made = made
-
-    def passes(self) -> bool:
-        """Whether a process there gets more memory than the lowered limit leaves."""
-        procs = self._made.folders["memory"] / "cgroup.procs"
-        take = f"echo $$ >{procs}; exec {sys.executable} -I -S -c 'bytearray(48 << 20)'"
-        return subprocess.run(["sh", "-c", take], check=False).returncode == 0
-
-    def look(self) -> str:
-        """The limit as the kernel has it."""
-        return self._made.memory_limit
+        self._starved.note()
+        return f"memory {self._starved.group.memory_limit}"
 
 
 class Job:
-    """A process in a cgroup of its own, started anew whenever it ends, perhaps after a pause."""
+    """A process in a cgroup of its own, started anew whenever it ends."""
 
-    def __init__(self, group: Group, folder: Path, pause_s: float = 0.0) -> None:
+    def __init__(self, group: Group, folder: Path) -> None:
         self.group, self._count = group, folder / f"begun{group.path[-7:]}"
         procs = group.folders["memory"] / "cgroup.procs"
         turn = f"echo . >>{self._count}; sh -c 'echo $$ >{procs}; exec sleep 600'"
         env = {name: value for name, value in os.environ.items() if name != MARK}
         self.process = subprocess.Popen(
-            ["sh", "-c", f"while :; do {turn}; sleep {pause_s}; done"],
+            ["sh", "-c", f"while :; do {turn}; done"],
             env=env,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -188,8 +173,11 @@ class Job:
         """Whether it was begun anew since."""
         return self._begun() > self._noted
 
-    def end(self) -> None:
-        """It and who starts it."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, and who starts it."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
@@ -202,7 +190,7 @@ def _resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGESIZE") / (1 << 20)
 
 
-Victim = Echo | Crowd | Store | Service | Eater
+Victim = Echo | Crowd | Store | Service
 
 
 @contextmanager
@@ -217,7 +205,6 @@ def victims(folder: Path) -> Iterator[dict[str, Victim]]:
         found: dict[str, Victim] = {"freeze": Echo(echo), "limit": Crowd(idle, made)}
         try:
             found["processes"] = stack.enter_context(_service(folder))
-            found["memory"] = stack.enter_context(_eater(folder))
             if not why_no_volume():
                 found["storage"] = stack.enter_context(_store(folder / "volume"))
             yield found
@@ -229,22 +216,14 @@ def victims(folder: Path) -> Iterator[dict[str, Victim]]:
 
 @contextmanager
 def _service(folder: Path) -> Iterator[Service]:
-    with group("memory") as one, group("cpu", "cpuacct") as busy:
-        job = Job(one, folder)
-        try:
-            yield Service(job, busy)
-        finally:
-            job.end()
-
-
-@contextmanager
-def _eater(folder: Path) -> Iterator[Eater]:
-    with group("memory") as made:
-        job = Job(made, folder, pause_s=0.2)
-        try:
-            yield Eater(made)
-        finally:
-            job.end()
+    with (
+        group("memory") as one,
+        group("memory") as two,
+        group("cpu", "cpuacct") as busy,
+        Job(one, folder) as killed,
+        Job(two, folder) as starved,
+    ):
+        yield Service(killed, starved, busy)
 
 
 @contextmanager
