@@ -1,5 +1,6 @@
 """Storage faults that want a kernel with dm-delay, or with cgroups of version 2."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -240,6 +241,12 @@ def test_what_cannot_be_delayed_is_refused(
         Injection(IoErrors("/run"), [HERE], lease_s=9, ledger=ledger, fleet=agents).arm()
     with pytest.raises(Unsupported, match="on no device-mapper device, such as LVM makes"):
         Injection(IoDelay("/run", read_ms=5), [HERE], lease_s=9, ledger=ledger, fleet=agents).arm()
+    number = run("dmsetup", "info", NAME, "--columns", "--noheadings", "-o", "minor")
+    device = os.open(f"/dev/dm-{number}", os.O_RDONLY)
+    fcntl.flock(device, fcntl.LOCK_EX)  # as an agent of another host does that shares the device
+    with pytest.raises(NotApplied, match="another agent has its device already: name one"):
+        Injection(IoDelay(str(disk), 5), [HERE], lease_s=9, ledger=ledger, fleet=agents).arm()
+    os.close(device)
     here = Volume("/x", "/x", "/dev/mapper/x", "ext4", "253:0", "")
     with pytest.raises(CannotDo, match="a part of kind crypt, and only linear ones"):
         crypt = "0 65536 crypt aes-xts-plain64 :64:logon:x 0 7:0 4096"
