@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import struct
+import time
 from functools import lru_cache
 from typing import Any, List, NamedTuple, Sequence, Tuple
 
@@ -17,6 +18,7 @@ from .errors import CannotDo
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}  # little-endian ones
 _ATTR_BYTES = 128
 _LOG_BYTES = 1 << 16
+_REFILL_S = 2.0
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, PROG_LOAD = 0, 1, 2, 5
 PROG_FD_BY_ID, OBJECT_INFO, PROG_QUERY = 13, 15, 16
@@ -79,17 +81,34 @@ def lookup(map_fd: int, key: bytes, value_bytes: int) -> bytes:
 
 
 def fill(map_fd: int, entries: Sequence[Tuple[bytes, bytes]]) -> None:
-    """Set many entries by one call; kernels whose tries know no batches get one call each."""
+    """Set many entries by one call; kernels whose tries know no batches get one call each.
+
+    Newer kernels refill the tries' memory from an interrupt: when that is late, there is none for
+    a moment, and each entry is tried again until there is.
+    """
     keys = ctypes.create_string_buffer(b"".join(key for key, _ in entries))
     values = ctypes.create_string_buffer(b"".join(value for _, value in entries))
     pointers = 0, 0, ctypes.addressof(keys), ctypes.addressof(values)
     try:
         call(MAP_UPDATE_BATCH, struct.pack("<QQQQIIQQ", *pointers, len(entries), map_fd, 0, 0))
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, 524):
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, 524, errno.ENOMEM):
             raise
+        until = time.monotonic() + _REFILL_S
         for key, value in entries:
+            _update_patiently(map_fd, key, value, until)
+
+
+def _update_patiently(map_fd: int, key: bytes, value: bytes, until: float) -> None:
+    while True:
+        try:
             update(map_fd, key, value)
+        except OSError as error:
+            if error.errno != errno.ENOMEM or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def load(instructions: bytes, name: str) -> int:

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Set
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from .clock import start_ticks
 from .containers import every_pid, named, network_of, processes_of, text
@@ -70,12 +70,17 @@ def find_exactly(choice: Choice) -> List[int]:
             "narrow it, or say how many"
         )
     all_of_it = with_descendants(found) if choice.get("tree") else found
-    guarded = {pid: why for pid in all_of_it if (why := protected(pid))}
-    if guarded:
-        # That we would touch ourselves tells more than what else is there.
-        pid = next((pid for pid, why in guarded.items() if why == _OURS), min(guarded))
-        raise Invalid(f"{told} has process {pid}, {guarded[pid]}: it is never touched")
+    if guarded := first_protected(all_of_it):
+        raise Invalid(f"{told} has process {guarded[0]}, {guarded[1]}: it is never touched")
     return found
+
+
+def first_protected(pids: Iterable[int]) -> Optional[Tuple[int, str]]:
+    """Of several the one that nobody may touch, and what it is: ourselves before others."""
+    guarded = {pid: why for pid in pids if (why := protected(pid))}
+    ours = (pid for pid, why in guarded.items() if why == _OURS)
+    pid = next(ours, min(guarded, default=0))
+    return (pid, guarded[pid]) if pid else None
 
 
 def protected(pid: int) -> str:

@@ -139,9 +139,9 @@ def group_of(choice: Mapping[str, Any], controller: str) -> cgroups.Cgroup:
             f"{chosen.tell(choice)} is in the root {controller} cgroup, which has no limit: start "
             "it in one of its own (`systemd-run --scope` does)"
         )
-    for pid in _everybody(group):
-        if why := chosen.protected(pid):
-            raise Invalid(f"{group.tell()} has process {pid}, {why}: it is never touched")
+    if guarded := chosen.first_protected(_everybody(group)):
+        said = f"{group.tell()} has process {guarded[0]}, {guarded[1]}"
+        raise Invalid(f"{said}: it is never touched")
     return group
 
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple
 
 from . import blkio
 from .blkio import KEYS, Hierarchy, Limits
-from .chosen import protected
+from .chosen import first_protected
 from .classifier import check_options
 from .containers import named, processes_of, text
 from .errors import AgentError, CannotDo, Invalid, NotUndone
@@ -96,9 +96,8 @@ def _home_of(where: Hierarchy, pids: Set[int], injection: str) -> Target:
 
 def _spare(pids: Set[int], told: str) -> None:
     """Never the host's first process, ourselves, or who lets people in."""
-    for pid in sorted(pids - {0}):  # those that can't be seen from here
-        if why := protected(pid):
-            raise Invalid(f"throttle: {told} has process {pid}, {why}: name another")
+    if guarded := first_protected(pids - {0}):  # 0: those that can't be seen from here
+        raise Invalid(f"throttle: {told} has process {guarded[0]}, {guarded[1]}: name another")
 
 
 class Throttle:
