@@ -105,6 +105,7 @@ def swap(tmp_path: Path) -> Iterator[None]:
         run("losetup", "--detach", loop)
 
 
+@pytest.mark.survival
 def test_with_swap_the_right_process_dies_and_pressure_stays_in_memory(
     version_2: set[str], swap: None, fleet: Fleet
 ) -> None:

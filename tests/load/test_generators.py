@@ -42,6 +42,7 @@ def load_for(seconds: float, settings: LoadSettings) -> tuple[Timeline, Generato
     return timeline, generator
 
 
+@pytest.mark.timed
 def test_the_sentinel_takes_under_a_tenth_of_a_core_at_200_a_second(start_service: Any) -> None:
     service = start_service()
     timeline, sentinel = Timeline(), Sentinel(SentinelSettings(service.url, rate=200))
@@ -64,6 +65,7 @@ def test_the_sentinel_takes_under_a_tenth_of_a_core_at_200_a_second(start_servic
     assert not [sample for sample in canaries if sample.kind]
 
 
+@pytest.mark.timed
 def test_a_stall_does_not_slow_the_schedule_and_p99_tells_it(start_service: Any) -> None:
     begin = time.monotonic() + 4
     service = start_service(outages=[[begin, begin + 2, 1, "stall"]])
@@ -116,6 +118,7 @@ def test_requests_that_were_refused_are_sent_again_where_that_was_asked(start_se
     assert stats.scheduled == stats.ok + stats.failed + stats.in_flight
 
 
+@pytest.mark.timed
 def test_workers_of_two_processes_add_up(start_service: Any) -> None:
     service = start_service()
     settings = LoadSettings(service.url, stages=(Stage(60, 100),), processes=2)
@@ -136,6 +139,7 @@ def test_workers_of_two_processes_add_up(start_service: Any) -> None:
     assert stats.scheduled == stats.sent == stats.ok + stats.in_flight
 
 
+@pytest.mark.timed
 def test_a_profile_steps_its_rate_and_holds_the_last_one(
     start_service: Any, tmp_path: Path
 ) -> None:
@@ -180,6 +184,7 @@ def test_requests_in_flight_at_the_end_are_counted(start_service: Any) -> None:
     assert stats.scheduled == stats.ok + stats.failed + stats.in_flight
 
 
+@pytest.mark.timed
 def test_a_starved_generator_shows_its_lag(start_service: Any) -> None:
     service = start_service()
     timeline = Timeline()
@@ -237,6 +242,7 @@ def test_requests_that_this_machine_refuses_are_its_own_fault(start_service: Any
     assert stats.scheduled == stats.ok + stats.failed + stats.in_flight
 
 
+@pytest.mark.timed
 def test_a_paused_controller_loses_nothing(start_service: Any, monkeypatch: Any) -> None:
     service = start_service()
     timeline, sentinel = Timeline(), Sentinel(SentinelSettings(service.url, rate=100))

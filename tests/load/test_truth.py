@@ -15,6 +15,7 @@ from aftershock.slo.levels import load_levels
 from aftershock.slo.recovery import BACK, Terms, assess
 from aftershock.slo.timeline import Timeline
 
+pytestmark = pytest.mark.timed
 LAB = load_levels("lab")
 QUICK = Terms(objective_s=15, hold_s=2.5, window_s=2.0, step_s=0.25)
 

@@ -15,7 +15,7 @@ from .conftest import ROOT, ChaosRun, Outcome
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
-SHORT = {"before_s": 3, "hold_s": 2, "lease_s": 45}
+SHORT = {"before_s": 3, "hold_s": 2, "lease_s": 45, "quality_rps": 0, "sentinel_rps": 100}
 Experiment = dict[str, Any]
 Edited = Callable[..., Outcome]
 
