@@ -27,10 +27,10 @@ test: .venv/.developers build/developers
 	@status=0; \
 	nice -n 19 $(AGAIN) build/newer-python build/guest/ready >build/ready.log 2>&1 & ready=$$!; \
 	nice -n 19 $(AGAIN) test-behind >build/behind.log 2>&1 & behind=$$!; \
-	$(PYTEST) -n 3 --dist worksteal $(RUNS) || status=$$?; \
+	$(PYTEST) -n 2 --dist worksteal $(RUNS) || status=$$?; \
 	wait $$ready || status=$$?; cat build/ready.log; \
 	$(PYTEST) $(GUESTS) >build/guests.log 2>&1 & guests=$$!; \
-	$(PYTEST) -n 3 --dist worksteal $(WORLDS) --ignore=tests/ssh/test_zone_failure.py || status=$$?; \
+	$(PYTEST) -n 2 --dist worksteal $(WORLDS) --ignore=tests/ssh/test_zone_failure.py || status=$$?; \
 	wait $$guests || status=$$?; cat build/guests.log; \
 	wait $$behind || status=$$?; cat build/behind.log; \
 	$(BIN)/python -m pytest -m timed tests/load || status=$$?; \

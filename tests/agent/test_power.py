@@ -114,7 +114,9 @@ def test_a_controller_that_is_killed(wires: World, tmp_path: Path) -> None:
     assert killed(wires, tmp_path) == b"was off\n"
     assert arrives(wires["w"], wires["a"], within_s=20), "its agent here gave the power back"
     found = recover()
-    assert found.healed and "power-of-node-a: it had healed already" in "\n".join(found.lines())
+    said = "\n".join(found.lines())
+    # Where the power is back, and its agent has not written that down yet, it is waited for.
+    assert found.healed and ("it had healed already" in said or "(channel lost)" in said), said
 
 
 def test_recover_powers_on_what_lost_its_controller_agent_and_watcher(
