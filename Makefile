@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -m "not survival and not timed"
 # of its own; guests, which want a processor; the rest can wait.
 RUNS := tests/runs tests/lab tests/ssh/test_zone_failure.py
 WORLDS := tests/agent tests/load tests/ssh tests/survival
-GUESTS := tests/kernel
+GUESTS := tests/kernel tests/packaging/test_guest.py
 APART := $(RUNS) $(WORLDS) $(GUESTS)
 # Under another name, or `make -n` would run the lines with it.
 AGAIN := $(MAKE) --no-print-directory
