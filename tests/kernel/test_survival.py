@@ -55,7 +55,7 @@ def test_after_sigkill_of_the_agent_nothing_stays(
         agent = own.fleet.fresh(rig.a)
         assert not arrives(rig.a, rig.w, within_s=0.05), "cut, or late"
         os.kill(agent.pid, signal.SIGKILL)
-        assert wait_for(lambda: look(rig.a) == untouched, 20), "long before the lease's end"
+        assert wait_for(lambda: look(rig.a) == untouched, 90), "long before the lease's end"
         assert min(pings(rig.w, rig.a, 3)) < 80
         injection.revert()
     part = injection.to_dict()["per_host"]["node-a"]
@@ -75,7 +75,7 @@ def test_after_sigstop_of_the_agent_the_kernel_ends_it_and_the_watcher_tidies_up
             assert min(flow(rig.a, rig.w, 5).delays) >= 79.9
             time.sleep(max(0.0, until - time.clock_gettime(time.CLOCK_BOOTTIME)))
             assert flow(rig.a, rig.w, 5).median < 80, "the gate holds the lease's end"
-            assert wait_for(lambda: look(rig.a) == untouched, 20)
+            assert wait_for(lambda: look(rig.a) == untouched, 60)
         finally:
             os.kill(agent.pid, signal.SIGCONT)
         injection.revert()
