@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,9 +65,9 @@ class GpuStrain(Strain):
             found.append(Piece("gpu-after", host, not still, seen))
         return found
 
+    @abstractmethod
     def of_card(self, host: str, was: Told, now: Told, asked: Told) -> list[Piece]:
         """The pieces of one card."""
-        raise NotImplementedError
 
 
 class GpuPressed(GpuStrain):

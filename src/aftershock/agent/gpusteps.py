@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Mapping
 
 from . import gpu
@@ -16,7 +17,7 @@ _COMPUTE = (*_WHOM, "duty", "bound")
 _MEMORY = (*_WHOM, "take_bytes", "free_bytes", "share", "keep", "steps", "over_s")
 
 
-class _OnGpus(Hogs):
+class _OnGpus(Hogs, ABC):
     """Children that stand ready with a context on a GPU each."""
 
     def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
@@ -52,8 +53,9 @@ class _OnGpus(Hogs):
             )
         gpu.check_users(card, self._options["used_by"], self._options["anyone"], self.kind)
 
+    @abstractmethod
     def _words(self, card: Dict[str, Any]) -> Dict[str, Any]:
-        raise NotImplementedError
+        """What the child of a GPU is told; refuses what is not there."""
 
     def _begin(self, words: Dict[str, Any]) -> Hog:
         # By UUID: CUDA numbers GPUs by speed unless told otherwise, NVML by their bus.
