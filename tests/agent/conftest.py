@@ -12,6 +12,7 @@ from aftershock.faults.base import Fault
 from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
+from aftershock.inventory import Node
 from aftershock.ledger import Ledger
 
 
@@ -66,11 +67,11 @@ def inject(wires: World, fleet: Fleet, ledger: Ledger) -> Iterator[Inject]:
 
 @pytest.fixture
 def make(fleet: Fleet, ledger: Ledger) -> Iterator[Any]:
-    """Arm and fire a fault of this host itself; whatever happens, it is reverted."""
+    """Arm and fire a fault of a host itself, this one by default; it is reverted, come what may."""
     made: list[Injection] = []
 
-    def one(fault: Fault, fire: bool = True, lease_s: float = 60) -> Injection:
-        injection = Injection(fault, [HERE], lease_s=lease_s, ledger=ledger, fleet=fleet)
+    def one(fault: Fault, fire: bool = True, node: Node = HERE, lease_s: float = 60) -> Injection:
+        injection = Injection(fault, [node], lease_s=lease_s, ledger=ledger, fleet=fleet)
         injection.arm()
         made.append(injection)
         if fire:

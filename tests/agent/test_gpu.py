@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ from aftershock.errors import InvalidFault, NotApplied, Unsupported
 from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
 from aftershock.faults.gpuslow import GpuSlowdown
 from aftershock.hosts.fleet import Fleet
-from aftershock.injection import Injection
 from aftershock.inventory import Node
-from aftershock.ledger import Ledger
 
 EMPTY = 600  # what the driver reserves of a card, in MiB
 TOTAL = 80 * 1024
@@ -29,21 +27,9 @@ def cards(tmp_path: Path) -> Cards:
 
 
 @pytest.fixture
-def press(cards: Cards, fleet: Fleet, ledger: Ledger) -> Iterator[Any]:
+def press(cards: Cards, make: Any) -> Any:
     """Arm and fire a fault on the host of the cards; whatever happens, it is reverted."""
-    made: list[Injection] = []
-
-    def make(fault: Any, fire: bool = True, node: Node = cards.node, lease_s: float = 60) -> Any:
-        injection = Injection(fault, [node], lease_s=lease_s, ledger=ledger, fleet=fleet)
-        made.append(injection)
-        injection.arm()
-        if fire:
-            injection.fire()
-        return injection
-
-    yield make
-    for injection in made:
-        injection.revert()
+    return partial(make, node=cards.node)
 
 
 def test_memory_is_taken_on_the_chosen_gpu_alone_and_given_back(

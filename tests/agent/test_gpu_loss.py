@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ from aftershock.errors import InvalidFault, NotApplied
 from aftershock.faults.gpuloss import ERRORS, GpuLoss
 from aftershock.faults.processes import Processes
 from aftershock.hosts.fleet import Fleet
-from aftershock.injection import Injection
-from aftershock.ledger import Ledger
 
 LOST = ERRORS["device-lost"]
 
@@ -34,21 +32,9 @@ def shim(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def lose(cards: Cards, fleet: Fleet, ledger: Ledger) -> Iterator[Any]:
+def lose(cards: Cards, make: Any) -> Any:
     """Arm and fire on the host of the cards; whatever happens, it is reverted."""
-    made: list[Injection] = []
-
-    def make(fault: GpuLoss, lease_s: float = 60, fire: bool = True) -> Injection:
-        injection = Injection(fault, [cards.node], lease_s=lease_s, ledger=ledger, fleet=fleet)
-        made.append(injection)
-        injection.arm()
-        if fire:
-            injection.fire()
-        return injection
-
-    yield make
-    for injection in made:
-        injection.revert()
+    return partial(make, node=cards.node)
 
 
 def shown(cards: Cards, index: int = 0) -> int:
