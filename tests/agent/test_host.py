@@ -24,6 +24,7 @@ from aftershock.inventory import Inventory
 from aftershock.ledger import Ledger
 from aftershock.recover import recover
 from aftershock.run import hostlooks
+from aftershock.strain import OomKills
 
 pytestmark = pytest.mark.root
 
@@ -165,6 +166,20 @@ def test_a_process_of_next_to_no_memory_dies_before_a_big_one_and_before_our_chi
         assert wait_for(lambda: small.poll() == -signal.SIGKILL, 30)
         assert injection.observe()["bit"] is True, injection.evidence
         assert big.poll() is None
+
+
+def test_our_own_child_is_not_counted_among_those_who_were_killed(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the two that are to die only one is there, and the kernel takes our child next."""
+    monkeypatch.setattr(OomKills, "patience_s", 1.0)
+    with group("memory") as made, holder(30, made) as one:
+        limit = made.memory_limit
+        injection = make(OutOfMemory(Processes(cgroup=made.path), kills=2))
+        assert wait_for(lambda: one.poll() == -signal.SIGKILL, 30)
+        assert wait_for(lambda: made.memory_limit == limit, 30), "nobody is left to be killed"
+        assert injection.observe()["bit"] is False, injection.evidence
+        assert f"1 of them in {made.path}" in str(injection.evidence)
 
 
 def test_of_several_that_are_to_die_the_heaviest_do(make: Any) -> None:

@@ -124,7 +124,7 @@ def test_with_swap_the_right_process_dies_and_pressure_stays_in_memory(
         injection = fired(OutOfMemory(Processes(pid=chosen.pid)), fleet, ledger)
         assert wait_for(lambda: chosen.poll() == -signal.SIGKILL, 60)
         assert injection.observe()["bit"] is True, injection.evidence
-        assert other.poll() is None and made.oom_kills == 1
+        assert other.poll() is None and made.oom_kills in (1, 2), "ours is the second, if any"
         assert wait_for(lambda: made.memory_limit == "max", 20)
         assert (folder / "memory.swap.max").read_text() == "max\n"
         injection.revert()
@@ -160,7 +160,7 @@ def _memory(fleet: Fleet, ledger: Ledger) -> None:
             injection = fired(OutOfMemory(Processes(pid=chosen.pid)), fleet, ledger)
             assert wait_for(lambda: chosen.poll() == -signal.SIGKILL, 60)
             assert injection.observe()["bit"] is True, injection.evidence
-            assert other.poll() is None and made.oom_kills == 1
+            assert other.poll() is None and made.oom_kills in (1, 2), "ours is the second, if any"
             assert wait_for(lambda: made.memory_limit == "max", 20)
             injection.revert()
             assert injection.to_dict()["clean"]

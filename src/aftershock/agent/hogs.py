@@ -44,6 +44,7 @@ class Hog:
             start_new_session=True,
         )
         self.pid = self._process.pid
+        self._ended = self._killed = False
 
     def stand_ready(self) -> Dict[str, Any]:
         """Wait until it is there, and as what; what kept it from that is said."""
@@ -76,8 +77,17 @@ class Hog:
         """Whether it still runs."""
         return self._process.poll() is None
 
+    def was_killed(self, within_s: float) -> bool:
+        """Whether it has been killed by another than us, or is in so many seconds."""
+        if not self._ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._killed = self._process.wait(within_s) == -signal.SIGKILL
+        return self._killed
+
     def end(self) -> None:
         """End it; twice is fine."""
+        self.was_killed(0.0)
+        self._ended = True
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):

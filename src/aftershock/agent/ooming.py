@@ -26,6 +26,7 @@ _CHUNK = 1 << 20
 _BEYOND = 256 << 20  # the child takes no more than the limit, and this
 _FIRST, _NEVER = 1000, -1000
 _MOST = 100
+_LEAVES_S = 1.0  # an ended child needs a moment, with others' memory being freed meanwhile
 
 
 class _Member(NamedTuple):
@@ -116,10 +117,14 @@ class Oom:
         return self._hog is not None and self._hog.is_there()
 
     def _count(self) -> None:
-        """The kernel's count; that of a cgroup that is gone stays what it was."""
+        """The kernel's count without our child; that of a cgroup that is gone stays what it was."""
         with contextlib.suppress(OSError):
-            if self._group:
-                self._kills = max(self._kills, self._group.number("oom_kill") - self._before)
+            if self._group and self._hog:
+                seen = self._group.number("oom_kill") - self._before
+                # The child ends by itself when it sees the last kill, unless that was its own.
+                enough = seen >= self.about["kills"]
+                seen -= self._hog.was_killed(_LEAVES_S if enough and self._on else 0.0)
+                self._kills = max(self._kills, seen)
 
     def shut(self) -> None:
         """End the child, put the limits back."""
