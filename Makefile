@@ -22,7 +22,7 @@ demo: .venv/.users
 	$(BIN)/chaos run $(DEMO)
 
 # All of it, whatever fails; what ran in the background is shown when it has ended. What measures time
-# (`timed`) comes last and alone.
+# (`timed`) comes last, two tests at a time, which wait most of theirs.
 test: .venv/.developers build/developers
 	@status=0; \
 	nice -n 19 $(AGAIN) build/newer-python build/guest/ready >build/ready.log 2>&1 & ready=$$!; \
@@ -33,7 +33,7 @@ test: .venv/.developers build/developers
 	$(PYTEST) -n 2 --dist worksteal $(WORLDS) --ignore=tests/ssh/test_zone_failure.py || status=$$?; \
 	wait $$guests || status=$$?; cat build/guests.log; \
 	wait $$behind || status=$$?; cat build/behind.log; \
-	$(BIN)/python -m pytest -m timed tests/load || status=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m timed tests/load || status=$$?; \
 	exit $$status
 
 .PHONY: test-behind
@@ -68,16 +68,22 @@ clean:
 	rm -f journal.json chaostoolkit.log discovery.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.users: pyproject.toml | build/system
+define VENV
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "aftershock needs Python 3.11 or newer; $(PYTHON) is older: set PYTHON=python3.11"; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+endef
+
+.venv/.users: pyproject.toml | build/system
+	$(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/.developers: .venv/.users
+# At once, not on top of the users' packages: to resolve them twice takes half a minute.
+.venv/.developers: pyproject.toml | build/system
+	$(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	touch $@
+	touch .venv/.users $@
 
 # Kernels with netem for tests/kernel, where this machine's own has none. What can't be had is told,
 # and its tests are skipped.

@@ -7,6 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     mark = uuid.uuid4().hex
     monkeypatch.setenv(MARK, mark)
+    with as_found(mark):
+        yield
+
+
+@contextmanager
+def as_found(mark: str) -> Iterator[None]:
+    """What has begun inside is gone soon after it."""
     before = _kernel_things()
     yield
     deadline = time.monotonic() + WAIT_S

@@ -46,9 +46,7 @@ def test_a_zone_of_a_cluster_is_lost(lab: Lab, chaos_run: ChaosRun, tmp_path: Pa
         "agent": {"image": AGENT_IMAGE},
     }
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(told))
-    outcome = chaos_run(
-        "az-failure.json", options=["--var-file", str(tmp_path / "one.yaml")], sentinel_rps=100
-    )
+    outcome = chaos_run("az-failure.json", options=["--var-file", str(tmp_path / "one.yaml")])
     verdict = outcome.verdict
     assert (outcome.status, verdict["verdict"]) == (0, "PASS"), outcome.printed
     assert verdict["target"] == "staging"

@@ -125,7 +125,7 @@ def test_a_day_for_a_real_target_is_rehearsed_on_the_lab(tmp_path: Path) -> None
     path = plan(
         tmp_path,
         {"file": "pod-kill.json", "choose": {"zone": ["eu-1"]}, "variables": {"selector": "app=x"}},
-        variables={**QUICK, "gateway_port": free_port(), "quality_rps": 0},
+        variables={**QUICK, "gateway_port": free_port()},
         target="target.yaml",
         gates=[{"command": "false", "otherwise": "end"}],
         calendar={"cron": "0 10 * * Thu", "time_zone": "UTC", "blackout": "2020-01-01..2090-01-01"},

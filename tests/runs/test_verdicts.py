@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
 
 
 def test_a_zone_is_lost_and_the_service_is_back(chaos_run: ChaosRun) -> None:
-    outcome = chaos_run("az-failure.json")
+    outcome = chaos_run("az-failure.json", sentinel_rps=0, quality_rps=4)  # as by default
     verdict = outcome.verdict
     assert (outcome.status, verdict["verdict"]) == (0, "PASS"), outcome.printed
     assert 0.3 < verdict["service_rto_s"] < 15
@@ -62,7 +62,7 @@ def test_pods_are_killed_and_replaced(
     chaos_run: ChaosRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SERVICE_TOKEN", token := "sk-not-to-be-told")
-    outcome = chaos_run("pod-kill.json", api_token_env="SERVICE_TOKEN")
+    outcome = chaos_run("pod-kill.json", api_token_env="SERVICE_TOKEN", quality_rps=4)
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or token.encode() not in path.read_bytes(), path
     assert token not in outcome.printed
@@ -87,7 +87,7 @@ def test_a_missed_objective_fails_with_the_measured_time(chaos_run: ChaosRun) ->
 @pytest.mark.parametrize(
     ("experiment", "word", "reason"),
     [
-        ("naive-gateway", "FAIL", "not back within 30 s"),
+        ("naive-gateway", "FAIL", "not back within 12 s"),
         ("no-effect", "INCONCLUSIVE", "no effect"),
         ("starved-load", "INCONCLUSIVE", "schedule"),
         ("no-such-pods", "INCONCLUSIVE", "no pod matches app=nobody"),
@@ -99,7 +99,8 @@ def test_a_missed_objective_fails_with_the_measured_time(chaos_run: ChaosRun) ->
 def test_the_runs_that_must_not_pass(
     chaos_run: ChaosRun, experiment: str, word: str, reason: str
 ) -> None:
-    outcome = chaos_run(f"say-no/{experiment}.json")
+    asked = {"naive-gateway": {"rto_objective_s": 6}, "worse-answers": {"quality_rps": 10}}
+    outcome = chaos_run(f"say-no/{experiment}.json", **asked.get(experiment, {}))
     assert outcome.status != 0
     assert outcome.verdict["verdict"] == word, outcome.printed
     assert reason in outcome.reasons

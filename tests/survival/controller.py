@@ -29,6 +29,7 @@ from aftershock.faults.shaping import Bandwidth
 from aftershock.faults.stress import CpuStress, MemoryPressure
 from aftershock.faults.throttling import IoThrottle
 from aftershock.faults.traffic import Traffic
+from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
 from aftershock.inventory import Node, node_from_dict
@@ -79,6 +80,7 @@ class Life:
         self.words = words
         self.nodes = [node_from_dict(plain) for plain in words["nodes"]]
         self.fleet = Fleet()
+        self.channels: dict[str, AgentChannel] = {}
         self.ledger = Stopping.open("run-to-be-killed")
         self.ledger.stop = self.stop
         self.first = self.injection(self.nodes)
@@ -125,7 +127,10 @@ class Life:
         if stage not in self.words["stops"]:
             return
         self.words["stops"].remove(stage)
-        channels = self.fleet.channels(self.nodes).values()
+        # None is opened anew: no line may be there to do so.
+        now = {node.name: self.fleet.current(node) for node in self.nodes}
+        self.channels |= {name: channel for name, channel in now.items() if channel}
+        channels = self.channels.values()
         say({"at": stage, "agents": [channel.hello["pid"] for channel in channels]})
         while (word := sys.stdin.readline().strip()) != "go":
             if word == "cut":
