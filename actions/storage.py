@@ -24,6 +24,7 @@ __all__ = [
     "fill_inodes",
     "heal_storage",
     "press_io",
+    "slow_io",
     "throttle_io",
 ]
 
@@ -153,6 +154,42 @@ def press_io(
         "reserve_mib": reserve_mib,
     }
     return storage.press(runs.current(), where, path, words, lease_s)
+
+
+def slow_io(
+    where: str,
+    path: str,
+    by: str = "fio",
+    read_ms: float = 0.0,
+    write_ms: float = 0.0,
+    pattern: str = "randread",
+    block_kib: int = 256,
+    depth: int = 8,
+    jobs: int = 1,
+    size_mib: float = 256.0,
+    rate_mib_s: float = 0.0,
+    volume: str = "",
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Slow a volume down `by` what is named: `fio` as `press_io` does, `dm-delay` as `delay_io`.
+
+    So that an experiment can have it as a variable. By fio the device is busy, and how slow it gets
+    is the device's matter; by dm-delay reads and writes take `read_ms` and `write_ms` longer, and
+    fio's words (`pattern` to `rate_mib_s`) don't matter. A host that can't have what is named is
+    refused with the reason; nothing else is taken in its place, or two runs would not be alike.
+    """
+    words = {
+        "read_ms": read_ms,
+        "write_ms": write_ms,
+        "pattern": pattern,
+        "block_kib": block_kib,
+        "depth": depth,
+        "jobs": jobs,
+        "size_mib": size_mib,
+        "rate_mib_s": rate_mib_s,
+        "volume": volume,
+    }
+    return storage.slow(runs.current(), where, path, by, words, lease_s)
 
 
 def throttle_io(

@@ -51,6 +51,21 @@ def test_reads_that_fail_reach_the_verdict(tmp_path: Path, cgroups: None) -> Non
     assert devices() == before
 
 
+@pytest.mark.one_kernel
+@pytest.mark.timeout(400)
+def test_reads_that_are_late_reach_the_verdict(tmp_path: Path, cgroups: None) -> None:
+    before = devices()
+    exactly = {"by": "dm-delay", "read_ms": 50, "volume_mapped": True, "where": "node-a-1"}
+    verdict = passed("storage-latency.json", tmp_path, **exactly)
+    delay, kill = verdict["injections"]
+    assert delay["fault"] == "io-delay" and delay["hosts"] == ["node-a-1"]
+    assert delay["bit"] and delay["clean"] and delay["ordered"] and kill["bit"], delay
+    (replacement,) = verdict["replacements"]
+    took = replacement["ready_s"] - replacement["started_s"]
+    assert took > 1.0 + 24 * 0.05, "a second to start, and a wait for each MiB at the least"
+    assert devices() == before
+
+
 @pytest.fixture
 def cgroups() -> Iterator[None]:
     """A hierarchy of version 2, which the lab's volumes want, where the kernel has none yet."""
@@ -68,11 +83,11 @@ def devices() -> str:
     return "".join(subprocess.check_output(one, text=True) for one in words)
 
 
-def passed(experiment: str, tmp_path: Path) -> dict[str, Any]:
+def passed(experiment: str, tmp_path: Path, **more: Any) -> dict[str, Any]:
     """The verdict of a run that passes and leaves nothing."""
     levels = tmp_path / "levels.yaml"
     levels.write_text(yaml.safe_dump(LEVELS))
-    told = {"levels": levels, "load_rps": 12, "before_s": 5, "hold_s": 12, "grace_s": 60}
+    told = {"levels": levels, "load_rps": 12, "before_s": 5, "hold_s": 12, "grace_s": 60, **more}
     done = subprocess.run(
         command(experiment, {**told, "lease_s": 200, "rto_objective_s": 60}),
         cwd=tmp_path,

@@ -1,5 +1,9 @@
 """Storage faults and looks from an experiment's words."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from aftershock.agent.pressing import summary
@@ -8,7 +12,12 @@ from aftershock.agent.volumes import Volume
 from aftershock.errors import InvalidFault
 from aftershock.faults.failing import IoErrors
 from aftershock.inventory import Node
+from aftershock.run.foresight import Foresight
+from aftershock.run.settings import Settings
 from aftershock.run.storage import path_on, percentiles
+from aftershock.run.target import Target
+
+LATENCY = Path(__file__).parents[2] / "experiments" / "storage-latency.json"
 
 
 def test_percentiles_are_times_that_were_measured() -> None:
@@ -57,3 +66,26 @@ def test_a_linear_part_that_fails_by_turns() -> None:
     volume = Volume("/mnt", "/mnt", "/dev/mapper/x", "ext4", "253:0", "")
     line = swapped("fail", "flakey", volume, "2048 65536 linear 7:0 384", options)
     assert line == "2048 65536 flakey 7:0 384 3 2 1 error_reads"
+
+
+def slowed(**told: Any) -> list[str]:
+    """What storage-latency.json would slow down, told this, on the lab."""
+    experiment = json.loads(LATENCY.read_text())
+    configuration = {**experiment["configuration"], "target": "lab", "where": "node-a-1", **told}
+    settings = Settings.from_configuration(configuration)
+    (slow,) = [one for one in experiment["method"] if one["provider"]["func"] == "slow_io"]
+    return Foresight(settings, Target(settings)).touches(slow, configuration)
+
+
+def test_a_disk_is_slowed_down_by_what_is_named() -> None:
+    assert slowed() == ["io-pressure on node-a-1 (az-a)"]
+    exactly = {"by": "dm-delay", "volume_mapped": True}
+    assert slowed(**exactly, read_ms="20") == ["io-delay on node-a-1 (az-a)"]
+    with pytest.raises(InvalidFault, match="give read_ms or write_ms"):
+        slowed(**exactly)
+    with pytest.raises(InvalidFault, match="no device-mapper devices: set volume_mapped to true"):
+        slowed(by="dm-delay", read_ms=20)
+    with pytest.raises(InvalidFault, match="read_ms and write_ms are dm-delay's"):
+        slowed(read_ms=20)
+    with pytest.raises(InvalidFault, match="by 'dm-crypt': fio or dm-delay"):
+        slowed(by="dm-crypt")

@@ -16,6 +16,7 @@ from aftershock.faults.throttling import IoThrottle
 from aftershock.fullness import ASK_S
 from aftershock.hosts.fleet import ask_all
 from aftershock.inventory import Node
+from aftershock.lab.volumes import FOLDER
 from aftershock.run import processes, wording
 from aftershock.run.places import are_pods, pods_of
 
@@ -98,6 +99,7 @@ def delay(
     run: Run, where: str, path: str, read_ms: Any, write_ms: Any, volume: str, lease_s: Any
 ) -> Told:
     """See `aftershock.actions.storage.delay_io`."""
+    _check_mapped(run, "io-delay", path)
     ms = [
         wording.number(f"io-delay: {way}", value)
         for way, value in (("read_ms", read_ms), ("write_ms", write_ms))
@@ -106,8 +108,22 @@ def delay(
     return _break(run, where, path, lambda one: IoDelay(one, reads, writes, str(volume)), lease_s)
 
 
+def slow(run: Run, where: str, path: str, by: str, words: Mapping[str, Any], lease_s: Any) -> Told:
+    """See `aftershock.actions.storage.slow_io`."""
+    pressure = dict(words)
+    delays = {name: pressure.pop(name) for name in ("read_ms", "write_ms")}
+    if by == "dm-delay":
+        return delay(run, where, path, **delays, volume=words["volume"], lease_s=lease_s)
+    if by != "fio":
+        raise InvalidFault(f"slow_io: by {by!r}: fio or dm-delay")
+    if any(wording.number(f"slow_io: {name}", value) for name, value in delays.items()):
+        raise InvalidFault("slow_io: read_ms and write_ms are dm-delay's: say by=dm-delay, or 0")
+    return press(run, where, path, pressure, lease_s)
+
+
 def fail(run: Run, where: str, path: str, words: Mapping[str, Any], lease_s: Any) -> Told:
     """See `aftershock.actions.storage.fail_io`."""
+    _check_mapped(run, "io-errors", path)
     told: dict[str, Any] = {name: str(words[name]) for name in ("operation", "volume")}
     for name in ("up_s", "down_s"):
         value = wording.number(f"io-errors: {name}", words[name])
@@ -171,6 +187,15 @@ def _break(run: Run, where: str, path: str, make: Callable[[str], Fault], lease_
     if len(set(faults.values())) > 1:
         fault = PerNode(fault.name, faults, {"path": path})
     return run.breaking.inject(lambda injections: [injections.on_hosts(fault, nodes, lease)])
+
+
+def _check_mapped(run: Run, kind: str, path: str) -> None:
+    """The lab's own volumes are on device-mapper only where an experiment says so."""
+    own = run.target.is_lab and str(path).startswith(f"{FOLDER}/")
+    if own and not run.settings.volume_mapped:
+        raise InvalidFault(
+            f"{kind}: the lab's volumes are no device-mapper devices: set volume_mapped to true"
+        )
 
 
 def path_on(node: Node, path: str) -> str:
