@@ -87,11 +87,13 @@ def fail_io(
     volume: str = "",
     lease_s: float = 120.0,
 ) -> dict[str, Any]:
-    """Let a volume's device end each `operation` (read, write or both) with EIO, by dm-flakey.
+    """Let a volume's device end each `operation` (read, write or both) with EIO.
 
-    Always, or by turns: none for `up_s` whole seconds, all for `down_s`. The volume must be on a
-    device-mapper device as for `delay_io`; one that the host itself lives on, or that what heals
-    would be read from, is refused. Reads alone need Linux 6.6 or so (dm-flakey's error_reads).
+    Always, or by turns: none for `up_s` whole seconds, all for `down_s`. By dm-flakey, but where
+    both fail all the time by dm-error, which every kernel with device-mapper has. The volume must
+    be on a device-mapper device as for `delay_io`; one that the host itself lives on, or that what
+    heals would be read from, is refused. Reads alone need Linux 6.6 or so (dm-flakey's
+    error_reads).
 
     Errors of the device are gone with the heal; what the file system made of them is not. After a
     write that failed, ext4 is read-only (its journal is aborted) and XFS shut down, until somebody

@@ -13,7 +13,7 @@ With `--json`, for machines:
       error   why it can't be reached, or null; then what follows is empty
       checks[]
         name    privileges, bpf, tcx, cls_bpf, veth, netem, tbf, ifb, sock_destroy, devices,
-                dm_delay, dm_flakey, cgroup, fio, gpu, clock
+                dm_delay, dm_flakey, dm_error, cgroup, fio, gpu, clock
         ok      true, false, or null: it could not be tried
         needed  whether the network faults need it
         found   what was found, or what is the matter
@@ -62,7 +62,8 @@ _KERNEL: Mapping[str, tuple[str, bool]] = {
     "ifb": ("your own commands that shape what comes in (ours need veth alone)", False),
     "sock_destroy": ("connection resets", True),
     "dm_delay": ("slow storage", False),
-    "dm_flakey": ("I/O errors", False),
+    "dm_flakey": ("I/O errors of reads alone, or by turns", False),
+    "dm_error": ("I/O errors of all reads and writes", False),
 }
 
 

@@ -21,7 +21,7 @@ AFTERSHOCK = str(Path(sys.executable).with_name("aftershock"))
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 NAMES = ["privileges", "bpf", "tcx", "cls_bpf", "veth", "netem", "tbf", "ifb", "sock_destroy"]
-NAMES += ["dm_delay", "dm_flakey", "devices", "cgroup", "fio", "gpu", "clock"]
+NAMES += ["dm_delay", "dm_flakey", "dm_error", "devices", "cgroup", "fio", "gpu", "clock"]
 
 
 def doctor(*words: str, before: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,21 +155,28 @@ def test_the_watcher_swaps_the_old_table_in(
         own.close()
 
 
-@one_kernel
-def test_after_a_restart_a_table_of_ours_goes(disk: Path, as_before: str, tmp_path: Path) -> None:
-    """No table outlives a kernel; one that was made again as somebody found it is swapped."""
-    own, ledger = Fleet(), Ledger.open("to-be-restarted")
-    fault = IoDelay(str(disk), read_ms=100)
+@contextmanager
+def left_alone(fault: Fault) -> Iterator[Injection]:
+    """A fault whose agent and watcher are killed in the end."""
+    own, ledger = Fleet(), Ledger.open("left-alone")
     injection = Injection(fault, [HERE], lease_s=120, ledger=ledger, fleet=own)
     try:
         injection.arm()
         injection.fire()
+        yield injection
         agent = own.fresh(HERE)
         watcher = agent.ask("record", injection=injection.id)["watcher"]["pid"]
         for pid in (watcher, agent.pid):
             os.kill(pid, signal.SIGKILL)
     finally:
         own.close()
+
+
+@one_kernel
+def test_after_a_restart_a_table_of_ours_goes(disk: Path, as_before: str, tmp_path: Path) -> None:
+    """No table outlives a kernel; one that was made again as somebody found it is swapped."""
+    with left_alone(IoDelay(str(disk), read_ms=100)):
+        pass
     assert "delay" in run("dmsetup", "table", NAME), "nobody healed"
     said = recover_after_restart(tmp_path)
     assert f"restarted since, and {NAME}'s table had been made again" in said, said
@@ -205,6 +213,29 @@ def test_reads_fail_and_the_file_system_lives_on(
     assert told["clean"] and told["ordered"], told
     (after,) = [one for one in told["evidence"]["pieces"] if one["name"] == "after"]
     assert after["ok"] is True, after
+
+
+@one_kernel
+def test_everything_fails_by_dm_error_until_recover_heals(tmp_path: Path) -> None:
+    """With no module of its own; what is mounted there is seen by another process to fail."""
+    name, spare = "as-spare", tmp_path / "spare"
+    with mapped(name, spare):
+        linear = run("dmsetup", "table", name)
+        raw = f"dd if=/dev/mapper/{name} of=/dev/null bs=4k count=1 iflag=direct".split()
+        run(*raw)
+        with left_alone(IoErrors(str(spare), "both", file_system_may_break=True)) as injection:
+            assert run("dmsetup", "table", name).split()[2] == "error"
+            evidence = injection.observe(within_s=60)
+            assert evidence["bit"] is True, evidence
+            (piece,) = [one for one in evidence["pieces"] if one["name"] == "fails"]
+            assert "a read: EIO; a write: E" in piece["seen"], piece
+            failed = subprocess.run(raw, check=False, capture_output=True, text=True)
+            assert "Input/output error" in failed.stderr
+        assert run("dmsetup", "table", name).split()[2] == "error", "nobody healed"
+        run(str(Path(sys.executable).with_name("aftershock")), "recover", "--force")
+        assert run("dmsetup", "table", name) == linear
+        # What the kernel could not write back meanwhile it tells a first reader, even now.
+        assert wait_for(lambda: subprocess.run(raw, check=False).returncode == 0, 30)
 
 
 @one_kernel

@@ -66,6 +66,7 @@ def test_a_linear_part_that_fails_by_turns() -> None:
     volume = Volume("/mnt", "/mnt", "/dev/mapper/x", "ext4", "253:0", "")
     line = swapped("fail", "flakey", volume, "2048 65536 linear 7:0 384", options)
     assert line == "2048 65536 flakey 7:0 384 3 2 1 error_reads"
+    assert swapped("fail", "error", volume, "8 64 linear 7:0 384", options) == "8 64 error"
 
 
 def slowed(**told: Any) -> list[str]:

@@ -1,5 +1,5 @@
-"""Steps that make a device-mapper device answer late, or with errors: dm-delay or dm-flakey in the
-place of its linear parts.
+"""Steps that make a device-mapper device answer late, or with errors: dm-delay, dm-flakey or
+dm-error in the place of its linear parts.
 
 The new table is loaded beside the old one (nothing is felt) and swapped in by one `resume`, live,
 under a mounted file system. It outlives the agent: the watcher swaps the old one in.
@@ -23,7 +23,9 @@ from .volumes import Volume, find, needed_to_heal
 DELAY_OPTIONS = ("path", "volume", "read_ms", "write_ms")
 FAIL_OPTIONS = ("path", "volume", "operation", "up_s", "down_s")
 _PACKAGES = {"dmsetup": "dmsetup", "modprobe": "kmod"}
+_OURS = {"delay", "flakey", "error"}
 _FEATURES = {"read": "1 error_reads", "write": "1 error_writes", "both": "0"}
+_ALIKE = {"flakey": 7, "error": 3}  # so many words of a line are the same on all kernels
 _ASK_S = 20.0
 
 
@@ -54,7 +56,12 @@ def check_fail(options: Mapping[str, Any]) -> Swap:
             "that can't be read: name another volume"
         )
     # A file system that gets errors can't be brought to rest, and need not be, to be healed.
-    return _swap("fail", "flakey", options, False)
+    return _swap("fail", _failing(options), options, False)
+
+
+def _failing(options: Mapping[str, Any]) -> str:
+    """The target: dm-error, which all of device-mapper has, where everything fails all the time."""
+    return "error" if options["operation"] == "both" and not options["up_s"] else "flakey"
 
 
 def _swap(kind: str, target: str, options: Mapping[str, Any], locked: bool) -> Swap:
@@ -67,17 +74,23 @@ def _swap(kind: str, target: str, options: Mapping[str, Any], locked: bool) -> S
         )
     name = named.read_text(encoding="utf-8").strip()
     table = _dmsetup("table", name)
-    for had in {line.split()[2] for line in table.splitlines()} & {"delay", "flakey"}:
+    for had in {line.split()[2] for line in table.splitlines()} & _OURS:
         raise Invalid(f"{kind}: {volume} has a part of kind {had} already: heal that first")
     if _waits_beside(name):
         raise Invalid(f"{kind}: somebody is changing {name}, whose next table waits: let them end")
     ours = "\n".join(swapped(kind, target, volume, line, options) for line in table.splitlines())
     if not _has_target(target):
-        raise CannotDo(f"{kind}: this kernel has no dm-{target}: `aftershock doctor` tells of it")
+        mend = _INSTEAD.get(target, "")
+        raise CannotDo(
+            f"{kind}: this kernel has no dm-{target}: `aftershock doctor` tells of it{mend}"
+        )
     return Swap(volume, name, table, ours, locked)
 
 
-_INSTEAD = {"delay": ", or keep it busy by fio"}
+_INSTEAD = {
+    "delay": ", or keep it busy by fio",
+    "flakey": "; without it reads and writes can only fail both, all the time (dm-error)",
+}
 
 
 def swapped(kind: str, target: str, volume: Volume, line: str, options: Mapping[str, Any]) -> str:
@@ -89,6 +102,8 @@ def swapped(kind: str, target: str, volume: Volume, line: str, options: Mapping[
             "swapped while they are in use"
         )
     where = " ".join(words)
+    if target == "error":
+        return f"{start} {length} error"
     if target == "delay":
         told = f"{round(options['read_ms'])} {where} {round(options['write_ms'])}"
     else:
@@ -235,9 +250,9 @@ def still(intent: Mapping[str, Any]) -> List[str]:
 
 
 def _parts(table: str) -> List[List[str]]:
-    """A table to compare: each kernel tells the features of dm-flakey in another way."""
+    """A table to compare: each kernel tells dm-flakey's features, and dm-error, in its own way."""
     lines = [line.split() for line in table.splitlines()]
-    return [words[:7] if words[2] == "flakey" else words for words in lines]
+    return [words[: _ALIKE.get(words[2], len(words))] for words in lines]
 
 
 def _waits_beside(name: str) -> bool:

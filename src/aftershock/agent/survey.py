@@ -50,6 +50,7 @@ PARTS: Mapping[str, Part] = {
     "sock_destroy": Part(("tcp_diag",), ("INET_TCP_DIAG", "INET_DIAG_DESTROY")),
     "dm_delay": Part(("dm_mod", "dm_delay"), ("BLK_DEV_DM", "DM_DELAY")),
     "dm_flakey": Part(("dm_mod", "dm_flakey"), ("BLK_DEV_DM", "DM_FLAKEY")),
+    "dm_error": Part(("dm_mod",), ("BLK_DEV_DM",)),
 }
 
 
@@ -96,7 +97,7 @@ def answer(
     if READY in modules.values() and not absent:
         return WAITING, ""
     # To try device-mapper would take a disk, and ifb comes with two devices that nobody asked for.
-    if name in ("dm_delay", "dm_flakey", "ifb") or (absent and not root):
+    if name in ("dm_delay", "dm_flakey", "dm_error", "ifb") or (absent and not root):
         return _by_files(modules, absent)
     if not root:
         return UNTRIED, "it can only be tried as root"

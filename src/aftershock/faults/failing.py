@@ -15,7 +15,7 @@ LONGEST_S = 30
 
 @dataclass(frozen=True, slots=True)
 class IoErrors:
-    """Let the device end reads, writes or both with EIO, by dm-flakey.
+    """Let the device end reads, writes or both with EIO: by dm-flakey, or both always by dm-error.
 
     Always, or by turns: none for `up_s` whole seconds, all for `down_s`. On the device-mapper
     device that the volume of the directory `path` is on.
