@@ -27,6 +27,7 @@ __all__ = [
     "kill_processes",
     "press_memory",
     "stress_cpu",
+    "swap_out",
 ]
 
 
@@ -142,6 +143,28 @@ def exhaust_memory(
     """
     which = _named(pid, pattern, count, cgroup, container, False)
     return hosting.out_of_memory(runs.current(), where, which, kills, lease_s)
+
+
+def swap_out(
+    where: str,
+    pid: int = 0,
+    pattern: str = "",
+    count: int = 1,
+    cgroup: str = "",
+    container: str = "",
+    keep_share: float = 0.5,
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Have the kernel swap out what processes hold, until `keep_share` of their cgroup's is left.
+
+    By memory.high of the memory cgroup (version 2) that they are in, put back by the agent or its
+    watcher: above it the kernel takes memory back, slows down who wants more, and kills nobody.
+    All in the cgroup are touched, and its page cache goes first. What is in swap comes back when it
+    is touched, after the heal too. A host without enough free swap is refused. Evidence: the
+    kernel's account of what of the processes is in swap (VmSwap); PSI beside it.
+    """
+    which = _named(pid, pattern, count, cgroup, container, False)
+    return hosting.swap_out(runs.current(), where, which, keep_share, lease_s)
 
 
 def exhaust_pids(

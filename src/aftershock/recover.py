@@ -19,7 +19,7 @@ from aftershock.inventory import Node, node_from_dict
 _HEAL_S = 15.0
 _RESTARTED = "the machine was restarted since, so nothing of it is left"
 # What has a name on the host, by which somebody may have made it again as they found it.
-_NAMED = {"throttle", "delay", "fail", "limit", "oom"}
+_NAMED = {"throttle", "delay", "fail", "limit", "oom", "swap-out"}
 _NAMESPACE_GONE = "its network namespace is gone, and the fault with it"
 
 

@@ -20,7 +20,7 @@ from aftershock.inventory import Node
 
 _ASK_S = 10.0
 _WINDOW_S = 1.0
-_ENOUGH, _SOME = 0.7, 0.2
+_ENOUGH, _HALF, _SOME = 0.7, 0.5, 0.2
 _FULL = 0.2  # processors
 _MB = 1 << 20
 Told = Mapping[str, Any]
@@ -169,6 +169,30 @@ class Pressed(Strain):
         ]
 
 
+class Swapped(Strain):
+    """The processes' own memory that is in swap, by the kernel's account of each."""
+
+    needed = ("swapped",)
+    patience_s = 60.0
+
+    def see(self, channel: AgentChannel, fault: Fault) -> Told:
+        """Their memory, and the pressure over a short while."""
+        first = vitals(channel)
+        time.sleep(_WINDOW_S / 4)
+        last = vitals(channel)
+        waited = _waited(first, last, "memory", last["at"] - first["at"])
+        return {**look_at(channel, fault), "waited": waited, "why": last["psi_why"]}
+
+    def compare(self, host: str, was: Told, now: Told, step: Told, fault: Fault) -> list[Piece]:
+        """A good part of what was to go is gone: the kernel chooses in all of the cgroup."""
+        asked = was["in_memory"] * fault.effect.share
+        rise = now["swapped"] - was["swapped"]
+        before, there = (one["swapped"] / _MB for one in (was, now))
+        seen = f"{there:.0f} MB of theirs are in swap, {before:.0f} before"
+        swapped = Piece("swapped", host, bool(asked) and rise >= _HALF * asked, seen)
+        return [swapped, _pressure(host, "memory", was, now)]
+
+
 class Exhausted(Strain):
     """A process that tries to begin others in the cgroup; or free numbers for files."""
 
@@ -244,4 +268,5 @@ KINDS: dict[str, Callable[[Fault, Sequence[Node]], Strain]] = {
     "busy": Busy,
     "pressed": Pressed,
     "exhausted": Exhausted,
+    "swapped": Swapped,
 }

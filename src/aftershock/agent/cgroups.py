@@ -21,6 +21,8 @@ _FILES: Dict[Tuple[str, str], Tuple[str, str]] = {
     ("memory", "limit"): ("memory.limit_in_bytes", "memory.max"),
     ("memory", "usage"): ("memory.usage_in_bytes", "memory.current"),
     ("memory", "oom_kill"): ("memory.oom_control", "memory.events"),
+    ("memory", "high"): ("memory.soft_limit_in_bytes", "memory.high"),
+    ("memory", "swap"): ("memory.stat", "memory.swap.current"),
     ("memory", "swap_limit"): ("memory.memsw.limit_in_bytes", "memory.swap.max"),
     ("pids", "limit"): ("pids.max", "pids.max"),
     ("pids", "usage"): ("pids.current", "pids.current"),
@@ -54,7 +56,7 @@ class Cgroup(NamedTuple):
         text = self.file(what).read_text(encoding="ascii")
         if what == "usage_ns" and self.version == 2:
             return 1000 * _keyed(text, "usage_usec")
-        if what in ("oom_kill", "max"):
+        if what in ("oom_kill", "max") or (what, self.version) == ("swap", 1):
             return _keyed(text, what)
         word = text.strip()
         return UNLIMITED if word == "max" else min(int(word), UNLIMITED)

@@ -9,14 +9,14 @@ from typing import Any, Dict, List, Optional, Set
 
 from . import chosen
 from .clock import start_ticks
-from .containers import states_of
+from .containers import states_of, text
 
 
 def look(choices: List[Dict[str, Any]], over_s: float) -> Dict[str, Any]:
     """Their threads' states, and the processor time that they use over a while, in clock ticks.
 
     `who`: the PID and the start of each. `free_files`: how many numbers are free for files in the
-    one that has the fewest; None for no process.
+    one that has the fewest; None for no process. `in_memory`, `swapped`: bytes of their own memory.
     """
     pids: Set[int] = set()
     for choice in choices:
@@ -34,6 +34,8 @@ def look(choices: List[Dict[str, Any]], over_s: float) -> Dict[str, Any]:
         "ticks": used,
         "who": [[pid, started] for pid in states if (started := start_ticks(pid)) is not None],
         "free_files": min(free, default=None),
+        "in_memory": sum(_own(pid, "RssAnon") for pid in states),
+        "swapped": sum(_own(pid, "VmSwap") for pid in states),
     }
 
 
@@ -45,6 +47,14 @@ def _ticks(pid: int) -> int:
         return 0
     fields = text.rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12]) if len(fields) > 12 else 0
+
+
+def _own(pid: int, key: str) -> int:
+    """Bytes that /proc/PID/status has under a name."""
+    for line in text(f"/proc/{pid}/status").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def _free_files(pid: int) -> Optional[int]:

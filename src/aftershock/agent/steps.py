@@ -24,6 +24,7 @@ KINDS = {
     "memory-pressure": ("stress", "MemoryPressure"),
     "limit": ("limits", "Limit"),
     "oom": ("ooming", "Oom"),
+    "swap-out": ("swapping", "SwapOut"),
     "gpu-memory": ("gpusteps", "GpuMemory"),
     "gpu-compute": ("gpusteps", "GpuCompute"),
     "gpu-slow": ("slowing", "GpuSlow"),

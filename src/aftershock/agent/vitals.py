@@ -105,6 +105,7 @@ def of_cgroup(path: str) -> Dict[str, Any]:
         ("cpu_s", "cpuacct", "usage_ns"),
         ("memory_bytes", "memory", "usage"),
         ("memory_limit_bytes", "memory", "limit"),
+        ("swap_bytes", "memory", "swap"),
         ("oom_kills", "memory", "oom_kill"),
         ("pids", "pids", "usage"),
         ("pids_limit", "pids", "limit"),

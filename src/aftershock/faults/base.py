@@ -67,6 +67,7 @@ EffectKind = Literal[
     "pressed",
     "oom",
     "exhausted",
+    "swapped",
     "gpu-pressed",
     "gpu-lost",
     "gpu-busy",

@@ -12,6 +12,7 @@ from aftershock.faults.freeze import Freeze
 from aftershock.faults.kill import Kill
 from aftershock.faults.processes import Processes
 from aftershock.faults.stress import CpuStress, MemoryPressure
+from aftershock.faults.swapping import SwapOut
 from aftershock.inventory import Node, PodRef
 from aftershock.run import wording
 from aftershock.run.places import are_pods, pods_of
@@ -26,6 +27,7 @@ KINDS = (
     "cpu-stress",
     "memory-pressure",
     "out-of-memory",
+    "swap-out",
     "no-more-pids",
     "no-more-files",
 )
@@ -54,6 +56,12 @@ def out_of_memory(run: Run, where: str, words: Words, kills: Any, lease_s: Any) 
     """See `aftershock.actions.host.exhaust_memory`."""
     many = wording.whole("kills", kills)
     return _break(run, where, words, lambda which: OutOfMemory(which, many), lease_s)
+
+
+def swap_out(run: Run, where: str, words: Words, keep_share: Any, lease_s: Any) -> Told:
+    """See `aftershock.actions.host.swap_out`."""
+    share = wording.number("keep_share", keep_share)
+    return _break(run, where, words, lambda which: SwapOut(which, share), lease_s)
 
 
 def no_room(run: Run, where: str, what: str, words: Words, room: Any, lease_s: Any) -> Told:
