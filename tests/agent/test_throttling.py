@@ -18,7 +18,7 @@ from disks import volume
 from held import HERE, held
 from wires import is_gone, wait_for
 
-from aftershock.agent import blkio
+from aftershock.agent import blkio, cgroups
 from aftershock.agent.errors import CannotDo
 from aftershock.errors import AftershockError, InvalidFault
 from aftershock.faults.throttling import IoThrottle
@@ -209,10 +209,10 @@ def test_after_a_restart(
 def cgroup(hierarchy: blkio.Hierarchy, pid: int) -> Iterator[str]:
     """One of its own for a process, as a container has."""
     name = f"test-{pid}"
-    blkio.make(hierarchy, f"{hierarchy.top}/{name}")
-    blkio.enter(f"{hierarchy.top}/{name}", pid)
+    cgroups.make(f"{hierarchy.top}/{name}", hierarchy.version, ("io",))
+    cgroups.enter(f"{hierarchy.top}/{name}", pid)
     yield name
-    blkio.enter(hierarchy.top, pid)
+    cgroups.enter(hierarchy.top, pid)
     Path(f"{hierarchy.top}/{name}").rmdir()
 
 

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,17 +17,24 @@ from aftershock.faults.exhaustion import NoRoom, OutOfMemory
 from aftershock.faults.processes import Processes
 from aftershock.faults.stress import CpuStress, MemoryPressure
 from aftershock.faults.swapping import SwapOut
+from aftershock.faults.throttling import IoThrottle
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
 from aftershock.inventory import Node
 from aftershock.lab.cgroups import NodeGroups, remove
+from aftershock.lab.settings import LabSettings
+from aftershock.lab.volumes import Volumes, path_of
+from aftershock.lab.world import Lab
 from aftershock.ledger import Ledger
 from tests.agent import cgroups
+from tests.agent.held import held
 from tests.agent.wires import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.one_kernel]
 HERE = Node("here", "none", ("127.0.0.1",), devices=())
 ROOT = Path("/sys/fs/cgroup")
+# Reads a file, and not from memory, once it is told to.
+READER = 'echo up; read go <"$1"; dd if="$0" of=/dev/null bs=256k iflag=direct; echo read; sleep 9'
 ZSWAP = Path("/sys/module/zswap/parameters/enabled")
 
 
@@ -70,21 +78,44 @@ def test_limits_of_version_2(version_2: set[str], fleet: Fleet) -> None:
         pytest.skip(f"this kernel has none of the controllers: {told}")
 
 
-def test_a_lab_has_cgroups_under_version_2(version_2: set[str]) -> None:
-    made = NodeGroups(Path("lab-in-the-guest"))
-    if not {"memory", "pids", "cpu"} <= version_2:
+def test_a_lab_has_cgroups_under_version_2(
+    version_2: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes with processors of their own, in zones with volumes of their own, in one tree."""
+    if not {"memory", "pids", "cpu", "io"} <= version_2:
         pytest.skip(f"this kernel has only the controllers {sorted(version_2)}")
-    made.make(["node-a-1"], 0.5)
+    monkeypatch.setattr("aftershock.lab.volumes.FOLDER", str(tmp_path / "volumes"))
+    lab_dir = Path("lab-in-the-guest")
+    slow = {"volume_mib": 8, "weights_mib": 4, "volume_mib_s": 2}
+    settings = LabSettings(zones=1, nodes_per_zone=1, replicas=1, **slow)
+    (place,) = settings.places()
+    made, volumes = NodeGroups(lab_dir), Volumes(settings, lab_dir)
+    made.make([place], 0.5)
+    os.mkfifo(tmp_path / "go")
     try:
-        with cgroups.running("sh", "-c", "echo up; exec sleep 99") as one:
-            made.enter(one.pid, "node-a-1", "a-b", "1234")
-            path = Path(f"/proc/{one.pid}/cgroup").read_text().strip().rpartition(":")[2]
-            scope = "node-a-1/kubepods-poda_b.slice/cri-containerd-1234.scope"
-            assert path == f"/{made.name}/{scope}"
-            assert (ROOT / made.name / "node-a-1" / "cpu.max").read_text() == "50000 100000\n"
-            assert (ROOT / made.name / scope / "memory.max").exists()
+        volumes.build()
+        words = ("sh", "-c", READER, volumes.arguments(place)[1], str(tmp_path / "go"))
+        with cgroups.running(*words) as one:
+            volumes.enter(place, one.pid)
+            assert joined(one.pid) == f"/{made.name}/az-a/host"
+            made.enter(one.pid, place, "a-b", "1234")
+            scope = f"{made.name}/az-a/node-a-1/kubepods-poda_b.slice/cri-containerd-1234.scope"
+            assert joined(one.pid) == f"/{scope}"
+            assert (ROOT / made.name / "az-a/node-a-1/cpu.max").read_text() == "50000 100000\n"
+            names = {path.name for path in (ROOT / scope).iterdir()}
+            assert {"memory.max", "pids.max", "io.max"} <= names
+            began = time.monotonic()
+            (tmp_path / "go").write_text("go\n")
+            assert one.stdout and one.stdout.readline() == "read\n"
+            assert time.monotonic() - began > 1, "4 MiB at 2 MiB/s, which the zone has in all"
     finally:
-        assert remove(Path("lab-in-the-guest")) == [] and not (ROOT / made.name).exists()
+        subprocess.run(["umount", path_of("az-a")], check=False)
+        assert remove(lab_dir) == [] and not (ROOT / made.name).exists()
+
+
+def joined(pid: int) -> str:
+    """The cgroup that a process is in."""
+    return Path(f"/proc/{pid}/cgroup").read_text().strip().rpartition(":")[2]
 
 
 @pytest.fixture
@@ -210,3 +241,29 @@ def test_a_service_is_swapped_out_and_its_bound_put_back(
             fired(SwapOut(Processes(pid=one.pid), keep_share=0.9), fleet, ledger)
         assert one.poll() is None and made.oom_kills == 0
     ledger.close()
+
+
+@pytest.mark.survival
+def test_a_lab_with_nodes_and_volumes_stands_under_version_2(
+    version_2: set[str], fleet: Fleet, tmp_path: Path
+) -> None:
+    """Servers are in their containers' cgroups, agents beside the nodes, and nothing stays."""
+    if not {"memory", "pids", "cpu", "io"} <= version_2:
+        pytest.skip(f"this kernel has only the controllers {sorted(version_2)}")
+    slow = {"volume_mib": 40, "weights_mib": 16, "up_within_s": 120, "state_dir": tmp_path}
+    settings = LabSettings(zones=2, nodes_per_zone=1, replicas=2, node_cgroups=True, **slow)
+    with Lab.up(settings) as lab:
+        top = ROOT / NodeGroups(lab.lab_dir).name
+        scopes = list(top.glob("az-*/node-*-1/kubepods-*/cri-*.scope"))
+        assert sorted(path.parts[-4] for path in scopes) == ["az-a", "az-b"]
+        assert all((path / "cgroup.procs").read_text() for path in scopes)
+        assert all("rbps=62914560" in path.read_text() for path in top.glob("az-*/io.max"))
+        agent = fleet.fresh(lab.inventory.in_zone("az-a")[0])
+        assert joined(agent.pid) == f"/{top.name}/az-a/host"
+        (scope,) = top.glob("az-a/*/*/cri-*.scope")
+        number = scope.name.removeprefix("cri-containerd-").removesuffix(".scope")
+        fault = IoThrottle(str(path_of("az-a")), read_mib_s=1, containers=(number,))
+        with held(agent, {"kind": "throttle", **fault.options()}):
+            assert "rbps=1048576" in (scope / "io.max").read_text(), "the container has its own"
+        assert "rbps" not in (scope / "io.max").read_text()
+    assert not top.exists()

@@ -32,13 +32,17 @@ def test_containers_are_in_cgroups_that_go_with_a_killed_lab() -> None:
     try:
         made = folders(lab)
         assert made
-        scopes = [path for top in made for path in top.glob("node-*-1/kubepods-pod*/cri-*.scope")]
+        scopes = [
+            path for top in made for path in top.glob("az-*/node-*-1/kubepods-pod*/cri-*.scope")
+        ]
         (pids,) = {(path / "cgroup.procs").read_text() for path in scopes if "node-a" in str(path)}
         server, _ = map(int, pids.split())  # and its engine core
         words = Path(f"/proc/{server}/cmdline").read_text()
         assert "model_server" in words
-        quotas = [path.read_text() for top in made for path in top.glob("node-a-1/cpu.[cm]*s*_us")]
-        quotas += [path.read_text() for top in made for path in top.glob("node-a-1/cpu.max")]
+        quotas = [
+            path.read_text() for top in made for path in top.glob("az-a/node-a-1/cpu.[cm]*s*_us")
+        ]
+        quotas += [path.read_text() for top in made for path in top.glob("az-a/node-a-1/cpu.max")]
         assert any("70000" in text for text in quotas), quotas
         # Whatever holds the lab is killed; nothing but what waits for that is left to remove them.
         os.kill(lab.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from aftershock.faults.throttling import IoThrottle
 from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet
 from aftershock.lab.settings import LabSettings
-from aftershock.lab.volumes import cgroup_of, path_of
+from aftershock.lab.volumes import cgroup_of, home_of, path_of
 from aftershock.lab.world import Lab
 from tests.agent.held import held
 
@@ -44,7 +44,7 @@ def throttle_a_pod(lab: Lab, agent: AgentChannel) -> None:
     finally:
         cluster.close()
     container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("//")[2]
-    home = Path(cgroup_of(lab.lab_dir, "az-a")) / "cgroup.procs"
+    home = Path(home_of(lab.lab_dir, "az-a")) / "cgroup.procs"
     before = set(home.read_text().split())
     fault = IoThrottle(str(path_of("az-a")), read_mib_s=1, containers=(container,))
     with held(agent, {"kind": "throttle", **fault.options()}) as holding:

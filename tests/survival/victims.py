@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from aftershock.agent import blkio
+from aftershock.agent import blkio, cgroups
 from aftershock.agent.errors import CannotDo
 from tests.agent.cgroups import Group, group
 from tests.agent.disks import volume, why_no_volume
@@ -235,7 +235,7 @@ def _store(place: Path) -> Iterator[Store]:
     with volume(place):
         try:
             for name in names:
-                blkio.make(where, f"{where.top}/{name}")
+                cgroups.make(f"{where.top}/{name}", where.version, ("io",))
             yield Store(place, names)
         finally:
             for name in names:

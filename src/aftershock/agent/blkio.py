@@ -6,13 +6,11 @@ https://docs.kernel.org/admin-guide/cgroup-v1/blkio-controller.html and cgroup-v
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
 from typing import Dict, NamedTuple
 
 from . import cgroups
 from .containers import text
-from .errors import AgentError, CannotDo
+from .errors import CannotDo
 
 Limits = Dict[str, int]  # 0: none
 KEYS = ("rbps", "wbps", "riops", "wiops")
@@ -56,31 +54,10 @@ def limit(where: Hierarchy, folder: str, device: str, wanted: Limits) -> None:
     """Set all four; 0 takes a limit off."""
     if where.version == 1:
         for key in KEYS:
-            _write(f"{folder}/{_V1[key]}", f"{device} {wanted[key]}")
+            cgroups.write(f"{folder}/{_V1[key]}", f"{device} {wanted[key]}")
         return
     told = " ".join(f"{key}={wanted[key] or 'max'}" for key in KEYS)
-    _write(f"{folder}/io.max", f"{device} {told}")
-
-
-def make(where: Hierarchy, folder: str) -> None:
-    """A cgroup, with the means to limit I/O in it."""
-    path = Path(folder)
-    path.mkdir()
-    parent = path.parent
-    if where.version == 2 and "io" not in text(f"{parent}/cgroup.subtree_control").split():
-        _write(f"{parent}/cgroup.subtree_control", "+io")
-
-
-def enter(folder: str, pid: int) -> None:
-    """Move a process; what it starts later is there, too."""
-    _write(f"{folder}/cgroup.procs", str(pid))
-
-
-def join(folders: str) -> None:
-    """Move this process into cgroups that whoever started it named, separated by colons."""
-    for folder in folders.split(":"):
-        if folder:
-            enter(folder, os.getpid())
+    cgroups.write(f"{folder}/io.max", f"{device} {told}")
 
 
 def _line(path: str, device: str) -> int:
@@ -89,10 +66,3 @@ def _line(path: str, device: str) -> int:
         if words and words[0] == device:
             return int(words[1])
     return 0
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="ascii")
-    except OSError as error:
-        raise AgentError(f"{path}: {text}: {error.strerror}") from None

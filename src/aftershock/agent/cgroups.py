@@ -1,4 +1,4 @@
-"""Control groups of this host, of either version: where they are, their numbers, their limits.
+"""Control groups of this host, of either version: where they are, their numbers, who is in them.
 
 A cgroup is named as /proc/PID/cgroup shows it. Under version 1 a process is in one for each
 controller, and /proc/PID/cgroup says which.
@@ -10,8 +10,9 @@ import ctypes
 import errno
 import os
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from .containers import text
 from .errors import AgentError, CannotDo
 
 _NEW_CGROUP = 0x02000000
@@ -145,20 +146,45 @@ def cores(path: str) -> Optional[float]:
 
 
 def set_number(file: Path, value: int) -> None:
-    """Write a limit; what the kernel says against it is said on."""
-    text = "max" if value >= UNLIMITED and not file.name.endswith("_in_bytes") else str(value)
-    if value >= UNLIMITED and file.name.endswith("_in_bytes"):
-        text = "-1"
-    try:
-        file.write_text(text, encoding="ascii")
-    except OSError as error:
-        raise AgentError(f"{file}: {text}: {os.strerror(error.errno or errno.EIO)}") from error
+    """Write a limit."""
+    none = "-1" if file.name.endswith("_in_bytes") else "max"
+    write(str(file), none if value >= UNLIMITED else str(value))
 
 
-def join(folders: List[str]) -> None:
+def make(folder: str, version: int, controllers: Sequence[str]) -> None:
+    """A cgroup in which controllers can be used; one that is there already is only given them."""
+    path = Path(folder)
+    path.mkdir(exist_ok=True)
+    if version == 2:
+        hand_down(str(path.parent), controllers)
+
+
+def hand_down(folder: str, controllers: Sequence[str]) -> None:
+    """Under version 2: let the cgroups below a cgroup use controllers, of those that it has."""
+    there = text(f"{folder}/cgroup.controllers").split()
+    given = text(f"{folder}/cgroup.subtree_control").split()
+    for name in controllers:
+        if name in there and name not in given:
+            write(f"{folder}/cgroup.subtree_control", f"+{name}")
+
+
+def enter(folder: str, pid: int) -> None:
+    """Move a process; what it starts later is there, too."""
+    write(f"{folder}/cgroup.procs", str(pid))
+
+
+def join(folders: Sequence[str]) -> None:
     """Move this very process into cgroups."""
     for folder in folders:
-        Path(folder, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+        enter(folder, os.getpid())
+
+
+def write(path: str, told: str) -> None:
+    """Tell one of a cgroup's files something; what the kernel says against it is said on."""
+    try:
+        Path(path).write_text(told, encoding="ascii")
+    except OSError as error:
+        raise AgentError(f"{path}: {told}: {os.strerror(error.errno or errno.EIO)}") from None
 
 
 def _keyed(text: str, key: str) -> int:

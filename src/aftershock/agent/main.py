@@ -159,9 +159,9 @@ def _words(arguments: List[str]) -> Iterator[str]:
 def main() -> None:
     """Entry point of the zipapp."""
     if folders := os.environ.get("AFTERSHOCK_JOIN"):
-        from .blkio import join
+        from .cgroups import join
 
-        join(folders)
+        join(folders.split(":"))
     if sys.argv[1:2] == ["watch"]:
         from .watcher import watch
 

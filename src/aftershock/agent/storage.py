@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from . import blkio, filling, pressing, remapping, throttling
+from . import cgroups, filling, pressing, remapping, throttling
 from .errors import AgentError, CannotDo, Invalid
 from .volumes import Volume, find, room
 
@@ -235,7 +235,7 @@ def speed(path: str, way: str, block: int, over_s: float, cgroup: str = "") -> D
         buffer.write(os.urandom(block))
         os.pwritev(file, [buffer], 0)
         if cgroup:
-            blkio.enter(cgroup, os.getpid())
+            cgroups.enter(cgroup, os.getpid())
         call = os.preadv if way == "read" else os.pwritev
         did, began = 0, time.monotonic()
         while time.monotonic() - began < over_s:

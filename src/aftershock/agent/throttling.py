@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple
 
-from . import blkio
+from . import blkio, cgroups
 from .blkio import KEYS, Hierarchy, Limits
 from .chosen import first_protected
 from .classifier import check_options
@@ -129,10 +129,10 @@ class Throttle:
         """Where it takes a cgroup of ours, that is made and entered; nothing is felt."""
         where, target = self._target.where, self._target
         if target.moved:
-            blkio.make(where, target.folder)
+            cgroups.make(target.folder, where.version, ("io",))
             for pid in (pid for pids in target.moved.values() for pid in pids):
                 with contextlib.suppress(AgentError):  # it has ended since
-                    blkio.enter(target.folder, pid)
+                    cgroups.enter(target.folder, pid)
         return {"owned": [], "undo": self.intent()}
 
     def fire(self, until: float) -> None:
@@ -198,7 +198,7 @@ def _move_back(where: Hierarchy, folder: str, moved: Mapping[str, List[int]]) ->
         for pid in filter(None, _procs(folder)):
             home = homes.get(pid, spare)
             with contextlib.suppress(AgentError):  # it has ended since
-                blkio.enter(home if Path(home).exists() else where.top, pid)
+                cgroups.enter(home if Path(home).exists() else where.top, pid)
         with contextlib.suppress(OSError):
             Path(folder).rmdir()
         if time.monotonic() > until:

@@ -1,7 +1,9 @@
 """Real cgroups for the lab's nodes and containers, where it is told to have them.
 
-`/aftershock-lab-…/NODE/kubepods-podUID.slice/cri-containerd-ID.scope`: a container has a memory
-limit of its own to run into, and a node processors of its own to be short of. Cgroups outlive a
+`/aftershock-lab-…/ZONE/NODE/kubepods-podUID.slice/cri-containerd-ID.scope`: a container has a
+memory limit of its own to run into, and a node processors of its own to be short of. Version 2 has
+one tree, so a zone's limits of I/O (see `volumes`) are on the zone's cgroup there, and those who
+are on no node are in its `host`: who is in a cgroup has none below it. Cgroups outlive a
 killed lab, so a process outside of it waits for its end and removes them (`python -m` this module);
 what even that left, the next lab removes.
 """
@@ -22,6 +24,7 @@ from aftershock.agent import cgroups
 from aftershock.agent.errors import AgentError
 from aftershock.errors import Unsupported
 from aftershock.lab.preflight import find
+from aftershock.lab.settings import Place
 
 CONTROLLERS = ("memory", "cpu", "cpuacct", "pids")
 HOST = "host"
@@ -38,32 +41,36 @@ class NodeGroups:
         self.name = name_of(lab_dir)
         self._runs: dict[str, Path] = {}
 
-    def make(self, nodes: Sequence[str], node_cpus: float) -> None:
+    def make(self, places: Sequence[Place], node_cpus: float) -> None:
         """A cgroup for each node and controller; `node_cpus` processors each, 0 for no limit."""
         try:
             for root, version in _roots():
-                top = root / self.name
-                _make(top, version)
-                for node in nodes:
-                    _make(top / node, version)
-                    _put_first(top / node / HOST)
+                if version == 2:
+                    cgroups.hand_down(str(root), _OF_VOLUMES)
+                _make(root / self.name, version)
+                for place in places:
+                    node = root / self.name / place.zone / place.name
+                    _make(node.parent, version)
+                    _make(node, version)
+                    _put_first(node / HOST)
                     if node_cpus:
-                        _limit(top / node, node_cpus)
+                        _limit(node, node_cpus)
         except (AgentError, OSError) as error:
             raise Unsupported(
                 f"the lab's nodes can't have cgroups of their own here: {error}: leave "
                 "node_cgroups false and node_cpus 0, or run on a host whose root cgroup is writable"
             ) from error
 
-    def path(self, node: str) -> str:
+    def path(self, place: Place) -> str:
         """A node's cgroup, as /proc/PID/cgroup shows it."""
-        return f"{cgroups.hierarchy('memory').root.rstrip('/')}/{self.name}/{node}"
+        root = cgroups.hierarchy("memory").root.rstrip("/")
+        return f"{root}/{self.name}/{place.zone}/{place.name}"
 
-    def enter(self, pid: int, node: str, uid: str, container: str) -> None:
+    def enter(self, pid: int, place: Place, uid: str, container: str) -> None:
         """Put a container's process into a cgroup of its own; an earlier run's is removed."""
         below = f"kubepods-pod{uid.replace('-', '_')}.slice", f"cri-containerd-{container}.scope"
         for root, version in _roots():
-            pod = root / self.name / node / below[0]
+            pod = root / self.name / place.zone / place.name / below[0]
             _make(pod, version)
             for old in pod.iterdir():
                 if old.is_dir():
@@ -146,11 +153,10 @@ def _everywhere() -> list[Path]:
 
 
 def _make(folder: Path, version: int) -> None:
+    """A cgroup for others below it, with whatever controllers it has itself."""
     folder.mkdir(exist_ok=True)
     if version == 2:
-        wanted = (folder / "cgroup.controllers").read_text().split()
-        told = " ".join(f"+{name}" for name in wanted if name in CONTROLLERS)
-        (folder / "cgroup.subtree_control").write_text(told)
+        cgroups.hand_down(str(folder), (*CONTROLLERS, *_OF_VOLUMES))
 
 
 def _limit(folder: Path, cpus: float) -> None:

@@ -72,7 +72,7 @@ class ProcessRuntime:
         self._pods[pod.uid] = (pod, child)
         name = container_id(pod.uid, self._runs[pod.uid] - 1)
         if self._groups:  # then its cgroup's own path says whose it is
-            self._groups.enter(child.pid, pod.node, pod.uid, name.rpartition("//")[2])
+            self._groups.enter(child.pid, place, pod.uid, name.rpartition("//")[2])
         else:
             containers.mark(child.pid, pod.uid, name)
         return place.ipv4

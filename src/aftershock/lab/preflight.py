@@ -53,7 +53,7 @@ def preflight(settings: LabSettings) -> None:
             f"apt-get install --no-install-recommends {packages}"
         )
     if settings.volume_mib:
-        check_volumes(settings.has_cgroups)
+        check_volumes()
     if mapped and "device-mapper" not in Path("/proc/misc").read_text(encoding="ascii").split():
         raise Unsupported(
             "the lab's volumes are to be on device-mapper (volume_mapped), which this kernel "
@@ -63,19 +63,14 @@ def preflight(settings: LabSettings) -> None:
     check_writable(settings.state_dir)
 
 
-def check_volumes(nodes_too: bool) -> None:
-    """Refuse a kernel that can't give zones volumes of their own; `nodes_too`: cgroups, as well."""
+def check_volumes() -> None:
+    """Refuse a kernel that can't give zones volumes of their own."""
     if not Path("/dev/loop-control").exists():
         raise Unsupported("the lab's volumes need loop devices: `modprobe loop`")
     try:
-        version = blkio.hierarchy().version
+        blkio.hierarchy()
     except CannotDo as why:
         raise Unsupported(f"the lab's volumes: {why}") from None
-    if nodes_too and version == 2:
-        raise Unsupported(
-            "the lab's zones and its nodes would each want the one tree of cgroups that version 2 "
-            "has: leave volume_mib 0, or node_cgroups false and node_cpus 0"
-        )
 
 
 def check_port(port: int) -> None:

@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 from aftershock.agent import blkio
+from aftershock.agent.cgroups import enter, make
 from aftershock.agent.errors import AgentError
 from aftershock.lab import cgroups
 from aftershock.lab.settings import LabFailed, LabSettings, Place
@@ -32,9 +33,15 @@ def cgroup_of(lab_dir: Path, zone: str = "") -> str:
     return f"{own}/{zone}" if zone else own
 
 
+def home_of(lab_dir: Path, zone: str) -> str:
+    """The cgroup that a zone's processes are in: below its own where version 2 has nodes there."""
+    own = cgroup_of(lab_dir, zone)
+    return f"{own}/{cgroups.HOST}" if blkio.hierarchy().version == 2 else own
+
+
 def joined(settings: LabSettings, lab_dir: Path, place: Place) -> dict[str, str]:
     """What tells an agent on a node to be in its zone's cgroup."""
-    return {"AFTERSHOCK_JOIN": cgroup_of(lab_dir, place.zone)} if settings.volume_mib else {}
+    return {"AFTERSHOCK_JOIN": home_of(lab_dir, place.zone)} if settings.volume_mib else {}
 
 
 class Volumes:
@@ -49,7 +56,7 @@ class Volumes:
         if not self._settings.volume_mib:
             return
         where = blkio.hierarchy()
-        blkio.make(where, cgroup_of(self._lab_dir))
+        make(cgroup_of(self._lab_dir), where.version, ("io",))
         for zone in self._zones:
             folder = path_of(zone)
             folder.mkdir(parents=True)
@@ -58,7 +65,8 @@ class Volumes:
                 for _ in range(self._settings.weights_mib):
                     file.write(os.urandom(1 << 20))
                 os.fsync(file.fileno())
-            blkio.make(where, cgroup_of(self._lab_dir, zone))
+            make(cgroup_of(self._lab_dir, zone), where.version, ("io",))
+            make(home_of(self._lab_dir, zone), where.version, ())
             number = folder.stat().st_dev
             rate = int(self._settings.volume_mib_s * (1 << 20))
             wanted = {"rbps": rate, "wbps": rate, "riops": 0, "wiops": 0}
@@ -96,7 +104,7 @@ class Volumes:
         """Let a pod's process share its zone's limits."""
         if self._settings.volume_mib:
             with contextlib.suppress(AgentError):  # it ended just now
-                blkio.enter(cgroup_of(self._lab_dir, place.zone), pid)
+                enter(home_of(self._lab_dir, place.zone), pid)
 
     def arguments(self, place: Place) -> list[str]:
         """What tells a model server where its weights are."""

@@ -72,9 +72,7 @@ class Lab:
             if settings.has_cgroups or settings.volume_mib:
                 cgroups.remove_after(channel.launcher.pid, lab_dir)
             if settings.has_cgroups:
-                NodeGroups(lab_dir).make(
-                    [place.name for place in settings.places()], settings.node_cpus
-                )
+                NodeGroups(lab_dir).make(settings.places(), settings.node_cpus)
             order = {"settings": settings.to_dict(), "lab_dir": str(lab_dir)}
             ready = channel.build({**order, "libraries": libraries}, settings.up_within_s + 10)
             inventory = inventory_of(
@@ -178,7 +176,7 @@ def inventory_of(
 
     def node(place: Place, env: dict[str, str]) -> Node:
         if settings.has_cgroups and env:
-            env = {**env, "AFTERSHOCK_HOST_CGROUP": NodeGroups(lab_dir).path(place.name)}
+            env = {**env, "AFTERSHOCK_HOST_CGROUP": NodeGroups(lab_dir).path(place)}
         return Node(
             name=place.name,
             zone=place.zone,
