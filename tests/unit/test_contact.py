@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,9 +55,13 @@ def peer(says: bytes) -> Iterator[str]:
                 line = plug.accept()[0]
             except OSError:
                 return
-            with line:
+            with line, suppress(OSError):
+                line.settimeout(5)
                 line.recv(65536)
                 line.sendall(says)
+                line.shutdown(socket.SHUT_WR)
+                while line.recv(65536):  # closed before all was read, it would be reset
+                    pass
 
     with socket.socket() as plug:
         plug.bind(("127.0.0.1", 0))
