@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from aftershock.capacity import Choice
+from aftershock.capacity.base import ApiFault
 from aftershock.cluster import Cluster, Pod
 from aftershock.cluster.places import nodes_of
 from aftershock.cluster.pods import listed
@@ -27,8 +29,19 @@ from .conftest import Lab, until
 GENUINE = os.environ.get("AFTERSHOCK_TEST_KUBECONFIG")
 IMAGE = os.environ.get("AFTERSHOCK_TEST_IMAGE", "busybox:1.36")
 PATIENCE_S = 90.0 if GENUINE else 10.0
+WEB = Choice("app=web")
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 Manifest = dict[str, Any]
+
+
+def played(fault: ApiFault) -> dict[str, Any]:
+    """A fault's life up to its evidence."""
+    fault.check()
+    fault.arm()
+    fault.fire()
+    fault.observe()
+    return fault.to_dict()
 
 
 class Site:
