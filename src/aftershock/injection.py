@@ -37,7 +37,7 @@ from aftershock.faults.base import Facts, Fault, Plan, on
 from aftershock.hosts.channel import ANSWER_S, AgentChannel
 from aftershock.hosts.fleet import Fleet, ask_all, soon
 from aftershock.hosts.local import NamespaceGone
-from aftershock.inventory import Node
+from aftershock.inventory import Node, PodRef
 from aftershock.ledger import Ledger
 from aftershock.onlookers import onlooker_for, touches
 
@@ -74,6 +74,7 @@ class Injection:
         deadline_only: bool = False,
         at_least: int = 0,
         onlooker: Callable[[Sequence[Node]], Onlooker] | None = None,
+        pods: Sequence[PodRef] = (),
     ) -> None:
         for name, seconds in (("lease_s", lease_s), ("grace_s", grace_s)):
             if not 0 < seconds <= _LONGEST_S:
@@ -91,6 +92,7 @@ class Injection:
         self.id = f"{fault.name}-{secrets.token_hex(4)}"
         self.fault = fault
         self.nodes = list(nodes)  # those that it is on: shorter where `at_least` allows
+        self.pods = tuple(pods) or tuple(node.pod for node in nodes if node.pod)
         self.failed: dict[str, AftershockError] = {}
         self.fired_at: float | None = None
         self.skew_ms: float | None = None

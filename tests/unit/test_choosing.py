@@ -17,6 +17,7 @@ from aftershock.capacity.choosing import (
     check_owners,
     choose,
 )
+from aftershock.capacity.toll import Toll
 from aftershock.cluster import Pod
 from aftershock.cluster.pods import pod_of
 from aftershock.errors import InvalidFault
@@ -37,6 +38,11 @@ def pod(name: str, node: str = "n1", owner: str = "Deployment/web", **more: Any)
 
 
 WEB = [pod(f"web-{n}", f"n{n % 3 + 1}") for n in range(6)]
+
+
+def ended(count: int, at: int = 0) -> tuple[tuple[Pod, str], ...]:
+    """So many pods that a run ended; `at`: the first one's number."""
+    return tuple((pod(f"web-{at + n}" if at else f"old-{n}"), "pod-kill") for n in range(count))
 
 
 def names(choice: Choice, pods: list[Pod], zones: Mapping[str, str] = ZONES) -> list[str]:
@@ -105,6 +111,52 @@ def test_an_owner_s_share_is_of_all_its_pods_not_of_those_that_match() -> None:
         check_owners(WEB[:3], WEB, Limits(max_owner_share=0.34))
 
 
+def seen(ready: int, unready: int = 0, leaving: int = 0) -> list[Pod]:
+    """So many pods of one owner, `ready` ones first, that are not ready, or on their way out."""
+    states = [(True, False)] * ready + [(False, False)] * unready + [(False, True)] * leaving
+    return [
+        pod(f"web-{n}", ready=ready, terminating=leaving)
+        for n, (ready, leaving) in enumerate(states)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("toll", "there", "chosen", "lost"),
+    [
+        (Toll(), seen(6), 2, (2, 6)),
+        (Toll(), seen(4, 2), 2, (2, 6)),  # who is not ready for reasons of its own doesn't count
+        (Toll(), seen(4, 0, 2), 1, (3, 6)),
+        (Toll(held={"uid-web-0": "freeze"}), seen(6), 0, (1, 6)),
+        (Toll(held={"uid-web-0": "freeze"}), seen(6), 2, (2, 6)),  # it is one of the two
+        (Toll(held={"uid-gone": "freeze"}), seen(6), 1, (1, 6)),
+        (Toll(ended=ended(2), most=6), seen(4), 1, (3, 6)),  # nobody came back yet
+        (Toll(ended=ended(2), most=6), seen(4, 2), 1, (3, 6)),  # they are not ready yet
+        (Toll(ended=ended(2), most=6), seen(4, 2), 6, (6, 6)),  # all, and they are among them
+        (Toll(ended=ended(2), most=6), seen(6), 1, (1, 6)),
+        (Toll(ended=ended(2), most=6), seen(9), 1, (1, 9)),
+        (Toll(ended=ended(1), most=6), seen(3, 3), 0, (1, 6)),  # two went without us
+        (Toll(ended=ended(2, at=4), most=4), seen(2, 2, 2), 1, (3, 4)),  # ours, on their way
+        (Toll(scaled=2, most=6), seen(4), 1, (3, 6)),
+        (Toll(scaled=2, most=6), seen(4, 0, 2), 1, (3, 6)),
+        (Toll(scaled=2, most=6), seen(6), 1, (3, 6)),  # foreseen only
+        (Toll(ended=ended(1), scaled=2, most=6), seen(3), 0, (3, 6)),
+        (Toll({"uid-web-0": "delay"}, ended(1), most=6), seen(4, 1), 1, (2, 6)),
+    ],
+)
+def test_what_is_lost_of_an_owner(
+    toll: Toll, there: list[Pod], chosen: int, lost: tuple[int, int]
+) -> None:
+    assert toll.lost(there, {one.uid for one in there[:chosen]}) == lost
+
+
+def test_what_is_held_already_can_be_broken_once_more() -> None:
+    toll = Toll({one.uid: "partition" for one in WEB[:3]})
+    check_owners(WEB[:3], WEB, Limits(max_owner_share=0.5), {"Deployment/web": toll})
+    check_owners(WEB[:3], WEB, Limits(max_owner_share=0.1), {"Deployment/web": toll})
+    with pytest.raises(TooMuch, match=r"3 are taken already \(partition: web-0, web-1, web-2\)"):
+        check_owners(WEB[2:4], WEB, Limits(max_owner_share=0.5), {"Deployment/web": toll})
+
+
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
@@ -160,22 +212,22 @@ def target(zones: str, limits: Limits | None = None) -> Inventory:
 
 
 @pytest.mark.parametrize(
-    ("zones", "lost", "broken", "sentence"),
+    ("zones", "lost", "first", "sentence"),
     [
-        ("aabbcc", "a", (), None),
-        ("aabb", "a", (), None),
-        ("aa", "a", (), "it has one zone only: the last zone is never broken"),
-        ("ab", "ab", (), "no other zone would be left"),
-        ("aabbcc", "ab", (), "2 of 3 zones, and max_zone_share 0.5"),
-        ("abc", "b", ("a0",), "a, b would be lost, 2 of 3 zones"),
-        ("aaaabc", "a", (), "4 of 6 nodes would be touched, and max_node_share 0.5"),
+        ("aabbcc", "a", "", None),
+        ("aabb", "a", "", None),
+        ("aa", "a", "", "it has one zone only: the last zone is never broken"),
+        ("ab", "ab", "", "no other zone would be left"),
+        ("aabbcc", "ab", "", "2 of 3 zones, and max_zone_share 0.5 allows less: choose fewer"),
+        ("abc", "b", "a0", "a, b would be lost, 2 of 3 zones, and .*; cordon is on a0 already: "),
+        ("ab", "b", "a0", "no other zone would be left; cordon is on a0 already: the last zone"),
+        ("aaaabc", "a", "", "4 of 6 nodes would be touched, and max_node_share 0.5"),
     ],
 )
-def test_how_many_nodes(
-    zones: str, lost: str, broken: tuple[str, ...], sentence: str | None
-) -> None:
+def test_how_many_nodes(zones: str, lost: str, first: str, sentence: str | None) -> None:
     there = target(zones)
     nodes = [node for node in there.nodes if node.zone in lost]
+    broken = dict.fromkeys(first.split(), "cordon")
     if sentence is None:
         radius.check_nodes(there, nodes, broken)
         return
@@ -185,10 +237,12 @@ def test_how_many_nodes(
 
 def test_what_is_only_touched_loses_no_zone() -> None:
     there = target("aabbcc")
-    others = [node.name for node in there.nodes if node.zone == "b"]
-    radius.check_nodes(there, there.in_zone("a"), touched=others[:1])
+    others = dict.fromkeys((node.name for node in there.in_zone("b")), "delay")
+    one, _ = others
+    radius.check_nodes(there, there.in_zone("a"), touched={one: "delay"})
     radius.check_nodes(there, [there.nodes[0], there.nodes[2], there.nodes[4]], loses=False)
-    with pytest.raises(TooMuch, match=r"4 of 6 nodes would be touched, and max_node_share 0\.5"):
+    already = r"4 of 6 nodes .* max_node_share 0\.5 allows less; delay is on b2, b3 already: heal"
+    with pytest.raises(TooMuch, match=already):
         radius.check_nodes(there, there.in_zone("a"), touched=others)
     with pytest.raises(TooMuch, match="6 of 6 nodes"):
         radius.check_nodes(there, there.nodes, loses=False)

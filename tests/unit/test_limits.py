@@ -75,6 +75,36 @@ def test_the_last_zone_and_what_a_target_has_not(inventory: str) -> None:
     ahead.refuse([action("zone.fail_zone", zone="z1")], {})
 
 
+def test_what_earlier_actions_hold_counts_until_it_is_healed(inventory: str) -> None:
+    delay = action("network.degrade_network", where="h1", delay_ms=10)
+    loss = action("network.degrade_network", where="h2,h3", loss_share=0.1)
+    stress = action("host.stress_cpu", where="h2,h3")
+    heal = action("network.heal_network", where="all")
+
+    def refuse(*method: dict[str, Any]) -> None:
+        Foresight(Settings(target=inventory, zone="all"), looked_up(inventory)).refuse(method, {})
+
+    refuse(delay, action("host.stress_cpu", where="h1,h2"))
+    refuse(delay, heal, stress)
+    told = f"t: {SHARE}; delay is on h1 already: heal it first"
+    for second in (loss, stress):
+        with pytest.raises(TooMuch, match=told):
+            refuse(delay, second)
+    with pytest.raises(TooMuch, match=told):
+        refuse(delay, action("network.heal_network", where="h2"), stress)
+    with pytest.raises(TooMuch, match="delay, loss is on h1 already"):
+        refuse(delay, action("network.degrade_network", where="h1", loss_share=0.1), stress)
+
+
+def test_a_dry_run_counts_what_it_named_before(inventory: str) -> None:
+    ahead = Foresight(Settings(target=inventory, zone="all"), looked_up(inventory))
+    ahead.expect(action("host.stress_cpu", where="h1"), {})
+    for look in (ahead.touches, ahead.expect):
+        with pytest.raises(TooMuch, match="cpu-stress is on h1 already"):
+            look(action("host.stress_cpu", where="h2,h3"), {})
+    assert ahead.expect(action("host.stress_cpu", where="h2"), {})
+
+
 def test_every_experiment_can_be_looked_through(inventory: str) -> None:
     """Whatever an action of ours needs of a run, looking ahead has, or says in one sentence."""
     from aftershock.errors import AftershockError

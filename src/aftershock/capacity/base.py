@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from aftershock.cluster import Cluster
+from aftershock.capacity.toll import Taken, nothing_taken
+from aftershock.cluster import Cluster, Pod
 from aftershock.cluster.permissions import Permission, require
 from aftershock.evidence import Piece, bites
 from aftershock.inventory import Node
@@ -25,6 +26,7 @@ class ApiFault:
         self.fired_at: float | None = None
         self.skew_ms = 0.0
         self.reverted = False
+        self.taken: Taken = nothing_taken  # what a run took before, which counts for the limits
         self.pieces: list[Piece] = []
         self._fired_at_utc: str | None = None
 
@@ -32,6 +34,11 @@ class ApiFault:
     def bit(self) -> bool:
         """Whether the effect was observed on every node."""
         return bites(self.pieces)
+
+    @property
+    def ended(self) -> Sequence[Pod]:
+        """The pods that it ended; others replace them."""
+        return ()
 
     def permissions(self) -> list[Permission]:
         """What it takes from the first look to the last."""

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import floor
 
+from aftershock.capacity.toll import Toll, Tolls
 from aftershock.cluster.api import Pod
 from aftershock.cluster.pods import by_owner
 from aftershock.errors import InvalidFault, InvalidInput
 from aftershock.inventory import Limits
 
 _ENOUGH = 5
+_NO_TOLL: Tolls = {}
 
 
 class NothingMatches(InvalidInput):
@@ -71,8 +73,11 @@ def choose(
     matching: Sequence[Pod],
     everyone: Iterable[Pod],
     zones: Mapping[str, str],
+    tolls: Tolls = _NO_TOLL,
 ) -> list[Pod]:
     """The pods to go. `matching`: those that the selector found, `everyone` the whole namespace.
+
+    `tolls`: what is taken of each owner already.
 
     `zones` has the nodes that may be chosen from, each with its zone. A pod that is on its way out
     is never chosen, nor one that is over, or ours. `NothingMatches` says what there is instead.
@@ -92,11 +97,11 @@ def choose(
     # By node first: pods' names are drawn anew by every replica set, the nodes stay.
     found.sort(key=lambda pod: (pod.node, pod.name))
     random.Random(choice.seed).shuffle(found)
-    chosen = _within_shares(found, wanted, choice.max_owner_share, everyone)
+    chosen = _within_shares(found, wanted, choice.max_owner_share, everyone, tolls)
     if not chosen:
         raise TooMuch(
             f"max_owner_share {choice.max_owner_share:g} leaves none of {len(found)} pods that "
-            f"match {choice}: raise it"
+            f"match {choice}{_told_of(found, everyone, tolls)}: raise it"
         )
     return sorted(chosen, key=lambda pod: (pod.node, pod.name))
 
@@ -109,9 +114,14 @@ def _is_meant(choice: Choice, pod: Pod) -> bool:
 
 
 def _within_shares(
-    found: Sequence[Pod], wanted: int, share: float, everyone: Iterable[Pod]
+    found: Sequence[Pod], wanted: int, share: float, everyone: Iterable[Pod], tolls: Tolls
 ) -> list[Pod]:
-    allowed = {owner: _allowed(pods, share) for owner, pods in by_owner(everyone).items()}
+    if share == 1:
+        return list(found[:wanted])
+    allowed = {
+        owner: _allowed(pods, share, tolls.get(owner, Toll()))
+        for owner, pods in by_owner(everyone).items()
+    }
     chosen: list[Pod] = []
     for pod in found:
         if len(chosen) < wanted and allowed.get(pod.owner, 1) > 0:
@@ -120,24 +130,46 @@ def _within_shares(
     return chosen
 
 
-def _allowed(pods: Sequence[Pod], share: float) -> int:
+def _allowed(pods: Sequence[Pod], share: float, toll: Toll) -> int:
     """How many more of an owner's pods may go."""
-    live = [pod for pod in pods if not pod.over]
-    return floor(share * len(live) + 1e-9) - sum(pod.terminating for pod in live)
+    lost, of = toll.lost(pods)
+    return floor(share * of + 1e-9) - lost
 
 
-def check_owners(chosen: Sequence[Pod], everyone: Iterable[Pod], limits: Limits) -> None:
-    """`TooMuch` when more of one owner's pods would go than the limits allow."""
-    all_of = by_owner(everyone)
+def _told_of(found: Iterable[Pod], everyone: Iterable[Pod], tolls: Tolls) -> str:
+    owners = {pod.owner for pod in found}
+    told = [
+        f"{owner}: {said}"
+        for owner, own in by_owner(everyone).items()
+        if owner in owners and (said := tolls.get(owner, Toll()).told(own))
+    ]
+    return "".join(f" ({one})" for one in told)
+
+
+def check_owners(
+    chosen: Sequence[Pod], everyone: Iterable[Pod], limits: Limits, tolls: Tolls = _NO_TOLL
+) -> None:
+    """`TooMuch` when more of one owner's pods would go than the limits allow.
+
+    `tolls`: what is taken of each owner already; what is can be broken in another way, too.
+    """
+    all_of, share = by_owner(everyone), limits.max_owner_share
     for owner, pods in by_owner(chosen).items():
-        own = [pod for pod in all_of.get(owner, pods) if not pod.over]
-        allowed = _allowed(own, limits.max_owner_share)
-        if len(pods) > allowed and not owner.startswith("Pod/"):
-            raise TooMuch(
-                f"{len(pods)} of the {len(own)} pods of {owner} would go, and max_owner_share "
-                f"{limits.max_owner_share:g} allows {max(0, allowed)}: choose fewer (count, share, "
-                "max_owner_share), or raise it in the inventory's limits"
-            )
+        own, toll = all_of.get(owner, pods), tolls.get(owner, Toll())
+        before, of = toll.lost(own)
+        lost, _ = toll.lost(own, {pod.uid for pod in pods})
+        most = floor(share * of + 1e-9)
+        if lost <= max(before, most) or owner.startswith("Pod/"):
+            continue
+        would = f"{len(pods)} of the {of} pods of {owner} would go"
+        allows, mend = str(max(0, most - before)), ""
+        if told := toll.told(own):
+            would, allows = f"{would}, {told}", f"{most} at once"
+            mend = "heal it or wait until they are ready again, "
+        raise TooMuch(
+            f"{would}, and max_owner_share {share:g} allows {allows}: {mend}choose fewer (count, "
+            "share, max_owner_share), or raise it in the inventory's limits"
+        )
 
 
 def check_namespace(namespace: str, limits: Limits) -> None:

@@ -123,7 +123,13 @@ class Drain(ApiFault):
             )
         for namespace in {pod.namespace for pod in self.pods}:
             own = [pod for pod in self.pods if pod.namespace == namespace]
-            check_owners(own, pods.listed(self.cluster, namespace), self.limits)
+            everyone = pods.listed(self.cluster, namespace)
+            check_owners(own, everyone, self.limits, self.taken(namespace, everyone))
+
+    @property
+    def ended(self) -> Sequence[Pod]:
+        """What was to be evicted, once it has fired."""
+        return self.pods if self.fired_at is not None else ()
 
     def arm(self) -> None:
         """Nothing: what is on the nodes is known once they are closed."""

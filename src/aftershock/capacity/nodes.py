@@ -142,6 +142,7 @@ class Tainted(NodeFault):
         super().__init__(cluster, nodes, ledger, reaper, lease_s)
         self.taint = taint
         self._never = never
+        self._driven: list[Pod] = []
 
     def change(self) -> dict[str, Any]:
         """Which taint on which nodes."""
@@ -160,12 +161,17 @@ class Tainted(NodeFault):
         """Refuse to end what keeps the cluster itself going."""
         super().check()
         if self.taint.effect == "NoExecute":
-            pods = taints.driven(self.cluster, self.taint, self.ours)
-            if vital := [pod for pod in pods if pod.namespace in self._never]:
+            self._driven = taints.driven(self.cluster, self.taint, self.ours)
+            if vital := [pod for pod in self._driven if pod.namespace in self._never]:
                 names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in vital)
                 raise InvalidFault(
                     f"taint {self.taint}: it would end {names}: use the effect NoSchedule"
                 )
+
+    @property
+    def ended(self) -> Sequence[Pod]:
+        """What had to go, once it has fired."""
+        return self._driven if self.fired_at is not None else ()
 
     def put_on(self, node: str) -> None:
         """Taint a node."""

@@ -102,9 +102,15 @@ class PodFault(ApiFault):
     def _chosen(self, choice: Choice) -> list[Pod]:
         matching = pods.listed(self.cluster, self.namespace, choice.selector)
         everyone = pods.listed(self.cluster, self.namespace) if choice.selector else matching
-        chosen = choose(choice, matching, everyone, self._zones)
-        check_owners(chosen, everyone, self.limits)
+        tolls = self.taken(self.namespace, everyone)
+        chosen = choose(choice, matching, everyone, self._zones, tolls)
+        check_owners(chosen, everyone, self.limits, tolls)
         return chosen
+
+    @property
+    def ended(self) -> Sequence[Pod]:
+        """Those that were chosen, once it has fired."""
+        return self.pods if self.fired_at is not None else ()
 
     def touches(self) -> list[str]:
         """Each pod, with where it is and whose it is."""

@@ -68,6 +68,11 @@ class RepeatedKill(PodFault):
         return {**super().parameters(), **told, "rounds": list(self.rounds)}
 
     @property
+    def ended(self) -> Sequence[Pod]:
+        """What every round chose."""
+        return tuple(self._killed)
+
+    @property
     def healed_early(self) -> bool:
         """Whether the lease was over before anybody ordered it to stop."""
         if self._ended_at is None:

@@ -13,8 +13,10 @@ from typing import Any
 from aftershock.capacity.choosing import NothingMatches, TooMuch, check_namespace
 from aftershock.capacity.held import HeldChange, take_back
 from aftershock.capacity.reaper import Reaper
+from aftershock.capacity.toll import Toll
 from aftershock.cluster import Cluster, pods, workloads
 from aftershock.cluster.permissions import Permission
+from aftershock.cluster.pods import by_owner
 from aftershock.cluster.workloads import Bounds, Scale, Workload
 from aftershock.errors import InvalidFault, InvalidInput, NotApplied
 from aftershock.evidence import Piece
@@ -95,17 +97,36 @@ class Scaled(WorkloadFault):
         check_namespace(self.workload.namespace, self.limits)
         super().check()
         self.before = before = workloads.scale_of(self.cluster, self.workload)
-        lost, allowed = before.replicas - self.replicas, self.limits.max_owner_share
-        if not lost:
+        if self.replicas == before.replicas:
             raise NothingMatches(
                 f"{self.workload} has {before.replicas} replicas already: say another number"
             )
-        if lost > allowed * before.replicas + 1e-9:
+        self._check_loss(before.replicas)
+
+    def _check_loss(self, replicas: int) -> None:
+        everyone = pods.listed(self.cluster, self.workload.namespace)
+        toll = self.taken(self.workload.namespace, everyone).get(str(self.workload), Toll())
+        own = by_owner(everyone).get(str(self.workload), [])
+        taken, of = toll.lost([pod for pod in own if pod.runs])
+        lost, allowed = replicas - self.replicas, self.limits.max_owner_share
+        if lost > 0 and lost + taken > allowed * max(replicas, of) + 1e-9:
+            told = toll.told(own)
             raise TooMuch(
-                f"{lost} of the {before.replicas} replicas of {self.workload} would go, and "
-                f"max_owner_share {allowed:g} allows less: ask for more, or raise it in the "
-                "inventory's limits"
+                f"{lost} of the {replicas} replicas of {self.workload} would go"
+                f"{f', {told}' if told else ''}, and max_owner_share {allowed:g} allows less: "
+                f"{'heal it first, ' if told else ''}ask for more, or raise it in the inventory's "
+                "limits"
             )
+
+    @property
+    def lost(self) -> int:
+        """How many replicas it takes away, as long as it does."""
+        return 0 if self.reverted or not self.before else max(0, self._was - self.replicas)
+
+    @property
+    def told(self) -> str:
+        """From how many replicas to how many, in words."""
+        return f"{self.kind}: {self._was} to {self.replicas} replicas"
 
     def arm(self) -> None:
         """Look how many there are now; then as all."""

@@ -110,7 +110,7 @@ def before_activity_control(
         foresight = _session().foresight
         if foresight is not None and context.get("type") == "action" and _is_ours(context):
             with _interrupting():
-                for line in foresight.touches(context, configuration or {}):
+                for line in foresight.expect(context, configuration or {}):
                     logger.info("  would touch: %s", line)
 
 

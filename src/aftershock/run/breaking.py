@@ -254,6 +254,8 @@ class Breaking:
 
     def _heal(self, nodes: Iterable[Node] | None, kinds: Iterable[str]) -> Told:
         if self._injections is None or self._foreseeing:
+            if self._injections:
+                self._injections.forget(nodes, kinds)
             return {"healed": 0, "injections": []}
         active = [told for one in self.made if not (told := one.to_dict())["reverted"]]
         if active:

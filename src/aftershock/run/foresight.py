@@ -16,7 +16,7 @@ from aftershock.capacity.choosing import TooMuch
 from aftershock.errors import AftershockError, Unsupported
 from aftershock.run import entered
 from aftershock.run.breaking import Breaking, Foreseen
-from aftershock.run.injecting import Injections
+from aftershock.run.injecting import Injected, Injections
 from aftershock.run.settings import Settings
 from aftershock.run.target import Target
 
@@ -56,6 +56,18 @@ class Foresight:
 
     def touches(self, activity: Activity, configuration: Mapping[str, Any]) -> list[str]:
         """What it would touch; errors are those that it would raise before it touches anything."""
+        return self._look(activity, configuration)[0]
+
+    def expect(self, activity: Activity, configuration: Mapping[str, Any]) -> list[str]:
+        """What it would touch, which counts for the limits of what comes after it."""
+        told, parts = self._look(activity, configuration)
+        self.breaking.injections.expect(parts)
+        return told
+
+    def _look(
+        self, activity: Activity, configuration: Mapping[str, Any]
+    ) -> tuple[list[str], Sequence[Injected]]:
+        parts: Sequence[Injected] = ()
         provider = activity["provider"]
         module, name = str(provider["module"]), str(provider["func"])
         arguments = _substituted(provider.get("arguments") or {}, configuration)
@@ -63,14 +75,16 @@ class Foresight:
             try:
                 getattr(importlib.import_module(module), name)(**arguments)
             except Foreseen as found:
-                told = [line for part in found.parts for line in self._told(part)]
+                parts = found.parts
+                told = [line for part in parts for line in self._told(part)]
             except Unsupported:
                 if not self._is_lab_to_be():
                     raise
                 told = []
             else:
-                return []
-        return [*told, _NOT_UP] if self._is_lab_to_be() and module in _ASKED_FIRST else told
+                return [], ()
+        late = [_NOT_UP] if self._is_lab_to_be() and module in _ASKED_FIRST else []
+        return [*told, *late], parts
 
     def _is_lab_to_be(self) -> bool:
         return self.target.is_lab and self.target.cluster is None
@@ -95,10 +109,10 @@ class Foresight:
                 return
             named = (provider["module"], provider.get("func"))
             if named[0] in _ASKED_FIRST or named == _SOAK:
-                self.touches(activity, configuration)
+                self.expect(activity, configuration)
             elif provider["module"] in _LIMITED:
                 try:
-                    self.touches(activity, configuration)
+                    self.expect(activity, configuration)
                 except TooMuch:
                     raise
                 except AftershockError:  # it is told, and judged, when its turn comes

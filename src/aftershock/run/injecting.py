@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aftershock.capacity import (
     BlockedAutoscaler,
@@ -16,6 +16,7 @@ from aftershock.capacity import (
     Tainted,
     radius,
 )
+from aftershock.capacity.base import ApiFault
 from aftershock.capacity.containers import ContainerKill
 from aftershock.capacity.containers import Target as ContainerTarget
 from aftershock.capacity.nodes import NodeFault
@@ -32,8 +33,11 @@ from aftershock.onlookers import cuts_controller, touches
 from aftershock.run import podwords
 from aftershock.run.newcomers import Scout, ZoneCut
 from aftershock.run.settings import Settings
+from aftershock.run.taken import Account, is_over
 from aftershock.run.target import Target
 from aftershock.stillness import Outside, Stillness
+
+_Api = TypeVar("_Api", bound=ApiFault)
 
 
 class Injected(Protocol):
@@ -60,6 +64,7 @@ class Injections:
         self.settings = settings
         self._reaper: Reaper | None = None
         self._made: list[tuple[frozenset[str], Injected]] = []
+        self._taken = Account(lambda: target.inventory, lambda: list(self))
 
     def __iter__(self) -> Iterator[Injected]:
         return (injection for _, injection in self._made)
@@ -126,12 +131,15 @@ class Injections:
         outside: Outside | None = None,
         patience_s: float = 3.0,
         level: str | None = None,
+        pods: Sequence[PodRef] = (),
     ) -> Injected:
         """A fault on processes of some hosts.
 
         `outside` tells what a cluster's API sees of it, which may take until `patience_s`. `level`:
-        how real it is, where it stands for something on a GPU.
+        how real it is, where it stands for something on a GPU. `pods`: it is these alone that it
+        breaks; `TooMuch` where the limits allow less.
         """
+        self.check_pods(pods)
         return Injection(
             fault,
             [replace(node, devices=()) for node in nodes],
@@ -140,6 +148,7 @@ class Injections:
             ledger=self.ledger,
             fleet=self.target.agents,
             deadline_only=cuts_controller(fault),
+            pods=pods,
             onlooker=lambda hosts: Stillness(fault, hosts, outside, patience_s, level),
         )
 
@@ -178,6 +187,7 @@ class Injections:
             at_least=min(self.settings.at_least, len(nodes)),
             ledger=self.ledger,
             fleet=self.target.agents,
+            pods=pods,
         )
 
     def containers(self, targets: Sequence[ContainerTarget], **how: Any) -> Injected:
@@ -197,11 +207,12 @@ class Injections:
     def drain(self, nodes: Sequence[Node], how: Ending, **more: Any) -> Injected:
         """The eviction of all that runs on some nodes: see `Drain`."""
         told = {"deadline_s": how.deadline_s, "grace_s": how.grace_s, **more}
-        return Drain(self.cluster, nodes, limits=self.target.inventory.limits, **told)
+        limits = self.target.inventory.limits
+        return self._counted(Drain(self.cluster, nodes, limits=limits, **told))
 
     def scale(self, workload: Workload, replicas: int) -> Injected:
         """Another number of replicas of a workload."""
-        return Scaled(self.cluster, workload, replicas, *self._held)
+        return self._counted(Scaled(self.cluster, workload, replicas, *self._held))
 
     def autoscaler_block(self, workload: Workload, replicas: int | None) -> Injected:
         """A workload's autoscaler, held at a number of replicas."""
@@ -231,22 +242,28 @@ class Injections:
         """A fault on chosen pods: a kind in `podwords.KINDS`."""
         inventory = self.target.inventory
         make = podwords.KINDS[kind]
-        return make(self.cluster, inventory, place.nodes(inventory), words, place.namespace)
+        nodes = place.nodes(inventory)
+        return self._counted(make(self.cluster, inventory, nodes, words, place.namespace))
 
     def kept_down(self, nodes: Sequence[Node], selector: str, lease_s: float) -> Injected:
         """The killing, at once, of all pods of some nodes, and of what comes up there after."""
         inventory = self.target.inventory
-        return podwords.kept_down(self.cluster, inventory, nodes, selector, lease_s)
+        return self._counted(podwords.kept_down(self.cluster, inventory, nodes, selector, lease_s))
+
+    def _counted(self, fault: _Api) -> _Api:
+        """It counts what the run took before."""
+        fault.taken = self._taken
+        return fault
 
     @property
-    def broken(self) -> set[str]:
-        """The nodes that are lost now, as far as the limits go."""
-        return {name for names, one in self._active() if self._loses(one) for name in names}
+    def broken(self) -> dict[str, str]:
+        """The nodes that are lost now, as far as the limits go, each with what took it."""
+        return _by_name((names, one) for names, one in self._active() if self._loses(one))
 
     @property
-    def touched(self) -> set[str]:
-        """The nodes and pods on which something is still injected."""
-        return {name for names, _ in self._active() for name in names}
+    def touched(self) -> dict[str, str]:
+        """The nodes and pods on which something is still injected, each with what."""
+        return _by_name(self._active())
 
     def nodes_under(self, kinds: Container[str]) -> Callable[[], set[str]]:
         """The nodes that some kinds of faults are on, whenever it is called."""
@@ -262,7 +279,7 @@ class Injections:
         return (
             (names, one)
             for names, one in self._made
-            if not isinstance(one, PodFault) and not one.to_dict()["reverted"]
+            if not isinstance(one, PodFault) and not is_over(one)
         )
 
     def _loses(self, injection: Injected) -> bool:
@@ -285,7 +302,7 @@ class Injections:
     def check_pods(self, refs: Sequence[PodRef]) -> None:
         """`TooMuch` when breaking these pods is more than the limits allow."""
         if refs:
-            radius.check_pods(self.cluster, refs, self.target.inventory.limits, self.touched)
+            radius.check_pods(self.cluster, refs, self.target.inventory.limits, self._taken)
 
     @property
     def cluster(self) -> Cluster:
@@ -301,8 +318,7 @@ class Injections:
         begun: list[Injected] = []
         for injection in injections:
             begun.append(injection)
-            places = getattr(injection, "breaks", injection.nodes)
-            self._made.append((frozenset(node.name for node in places), injection))
+            self._note(injection)
             try:
                 injection.arm()
             except AftershockError:
@@ -310,6 +326,20 @@ class Injections:
                     with contextlib.suppress(AftershockError):  # it is tried again at the end
                         one.revert()
                 raise
+
+    def _note(self, injection: Injected) -> None:
+        places = getattr(injection, "breaks", injection.nodes)
+        self._made.append((frozenset(node.name for node in places), injection))
+
+    def expect(self, injections: Iterable[Injected]) -> None:
+        """They count for the limits as if they were armed, until they are forgotten."""
+        for injection in injections:
+            self._note(injection)
+
+    def forget(self, nodes: Iterable[Node] | None = None, kinds: Iterable[str] = ()) -> None:
+        """What `revert` would heal counts no more."""
+        healed = self._meant(nodes, kinds)
+        self._made = [(names, one) for names, one in self._made if one not in healed]
 
     def revert(self, nodes: Iterable[Node] | None = None, kinds: Iterable[str] = ()) -> list[str]:
         """Revert in order of firing, each whatever becomes of the others; return what failed.
@@ -337,3 +367,12 @@ class Injections:
             if (chosen is None or (names and names <= chosen))
             and (not wanted or injection.to_dict()["fault"] in wanted)
         ]
+
+
+def _by_name(injected: Iterable[tuple[frozenset[str], Injected]]) -> dict[str, str]:
+    """What is on each node and pod, in words."""
+    found: dict[str, list[str]] = {}
+    for names, one in injected:
+        for name in names:
+            found.setdefault(name, []).append(str(one.to_dict()["fault"]))
+    return {name: ", ".join(dict.fromkeys(kinds)) for name, kinds in sorted(found.items())}

@@ -64,9 +64,10 @@ def freeze_containers(run: Run, where: str, container: str, lease_s: float) -> T
     assert cluster
     outside = _Readiness(cluster, pods).pieces
 
+    refs = [ref_of(pod) for pod, _ in pods]
+
     def make(injections: Injections) -> list[Injected]:
-        injections.check_pods([ref_of(pod) for pod, _ in pods])
-        return [injections.processes(fault, list(hosts.values()), lease, outside)]
+        return [injections.processes(fault, list(hosts.values()), lease, outside, pods=refs)]
 
     return run.breaking.inject(make)
 
