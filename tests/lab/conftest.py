@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labs import free_port, launchers, leftovers, namespaces_of, wait_until
 
 from aftershock.lab.settings import LabSettings
 from aftershock.lab.world import Lab
+
+from .labs import free_port, launchers, leftovers, namespaces_of, wait_until
 
 NET = Path("/sys/class/net")
 

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
-from labs import free_port
 
 from aftershock.lab.cgroups import NodeGroups
 from aftershock.lab.settings import LabSettings
 from aftershock.lab.world import Lab
 from tests.agent.cgroups import require
+
+from .labs import free_port
 
 pytestmark = pytest.mark.root
 

@@ -8,11 +8,11 @@ import signal
 import subprocess
 from dataclasses import replace
 
-from labs import on_node, python_on, server_pid, wait_until
-from test_lab_serving import call
-
 from aftershock.lab.settings import LabSettings
 from aftershock.lab.world import Lab, gateway_status
+
+from .labs import on_node, python_on, server_pid, wait_until
+from .test_lab_serving import call
 
 WATCH_MEMORY = """
 import json, time, pynvml

@@ -7,7 +7,6 @@ from statistics import median
 from typing import Any
 
 import pytest
-from labs import free_port
 
 from aftershock.faults.gpu import GpuComputePressure
 from aftershock.faults.gpuslow import GpuSlowdown
@@ -16,6 +15,8 @@ from aftershock.injection import Injection
 from aftershock.lab.settings import LabSettings
 from aftershock.lab.world import Lab
 from aftershock.ledger import Ledger
+
+from .labs import free_port
 
 pytestmark = pytest.mark.root
 

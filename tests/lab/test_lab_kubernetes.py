@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from kubernetes import client, config
-from labs import inside, namespaces_of, server_pid, wait_until
-from test_lab_serving import call
 
 from aftershock.lab.settings import NAMESPACE, SELECTOR
 from aftershock.lab.world import Lab, gateway_status
+
+from .labs import inside, namespaces_of, server_pid, wait_until
+from .test_lab_serving import call
 
 
 @pytest.fixture(scope="module")

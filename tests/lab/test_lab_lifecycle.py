@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from labs import free_port, launchers, leftovers, listening, namespaces_of, wait_until
 
 from aftershock.errors import InvalidInput, Unsupported
 from aftershock.lab import preflight as checks
 from aftershock.lab.commands import lab_down, lab_status, lab_up
 from aftershock.lab.settings import LabFailed, LabSettings
 from aftershock.lab.world import Lab, gateway_status, running, sweep_stale
+
+from .labs import free_port, launchers, leftovers, listening, namespaces_of, wait_until
 
 HOLD = """
 import sys, time
@@ -163,7 +164,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(settings: LabSettings) 
 def test_of_two_that_want_one_port_at_once_one_gets_it(settings: LabSettings) -> None:
     with controller(settings, "held") as first, controller(settings, "held") as second:
         pair = (first, second)
-        wait_until(lambda: any(each.poll() is not None for each in pair), 5, "a loser")
+        wait_until(lambda: any(each.poll() is not None for each in pair), 30, "a loser")
         winner, loser = (second, first) if first.poll() is not None else (first, second)
         assert winner.stdout
         assert int(winner.stdout.readline())

@@ -5,8 +5,6 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-from labs import wait_until
-
 from aftershock.cluster import Cluster
 from aftershock.faults.throttling import IoThrottle
 from aftershock.hosts.channel import AgentChannel
@@ -15,6 +13,8 @@ from aftershock.lab.settings import LabSettings
 from aftershock.lab.volumes import cgroup_of, home_of, path_of
 from aftershock.lab.world import Lab
 from tests.agent.held import held
+
+from .labs import wait_until
 
 WEIGHTS_MIB, SPEED_MIB_S = 16, 40
 
