@@ -76,12 +76,21 @@ def test_pods_are_killed_and_replaced(
 
 
 def test_a_missed_objective_fails_with_the_measured_time(chaos_run: ChaosRun) -> None:
-    outcome = chaos_run("az-failure.json", rto_objective_s=1, zone="az-c")
+    """One node is lost, and all goes as it should but for the time."""
+    outcome = chaos_run("node-failure.json", rto_objective_s=0.5, node="node-c-1")
     verdict = outcome.verdict
     assert (outcome.status != 0, verdict["verdict"]) == (True, "FAIL"), outcome.printed
-    assert verdict["service_rto_s"] - verdict["service_rto_error_s"] > 1
-    assert "the objective is 1 s" in outcome.reasons
-    assert all(injection["hosts"][0].startswith("node-c") for injection in verdict["injections"])
+    assert verdict["service_rto_s"] - verdict["service_rto_error_s"] > 0.5
+    assert "the objective is 0.5 s" in outcome.reasons
+    assert outcome.codes <= {"rto_missed", "off_schedule"}, outcome.reasons
+    kinds = {one["fault"]: one for one in verdict["injections"]}
+    assert set(kinds) == {"partition", "cordon", "taint", "pod-kill"}
+    for one in kinds.values():
+        assert one["hosts"] == ["node-c-1"] and one["bit"] and one["clean"], one
+    assert len(kinds["pod-kill"]["parameters"]["pods"]) == 1
+    (row,) = verdict["replacements"]
+    assert row["scheduled_s"] > verdict["capacity_censored_s"] - 0.1, "none came up meanwhile"
+    assert 0 < verdict["failback_rto_s"] < 30 and verdict["leftovers"] == []
 
 
 @pytest.mark.parametrize(
