@@ -13,11 +13,11 @@ import yaml
 
 from aftershock.capacity import Choice, KeptDown, RepeatedKill, kept_down
 from aftershock.cluster import Cluster
-from aftershock.inventory import Limits
+from aftershock.inventory import Limits, Node
 from aftershock.recover import recover
 
 from .conftest import until
-from .sites import DEPLOY, PATIENCE_S, WEB, Site, played
+from .sites import DEPLOY, IMAGE, PATIENCE_S, WEB, Site, played
 
 
 def test_pods_are_killed_again_and_again_until_it_stops(site: Site) -> None:
@@ -101,6 +101,62 @@ def test_nodes_that_come_up_in_a_lost_zone_count_too(site: Site, often: None) ->
     others = {pod.node for pod in site.pods()} - {node.name for node in (known, *late)}
     fault.revert()
     assert others and others <= fault._elsewhere
+
+
+def stateful(site: Site, node: Node, replicas: int) -> None:
+    """Pods whose names come again, on one node, whatever is done to it; and ready."""
+    from kubernetes import client
+
+    labels = {"app": "db"}
+    container = {"name": "main", "image": IMAGE, "command": ["sleep", "1000"]}
+    pod = {
+        "containers": [{**container, "imagePullPolicy": "IfNotPresent"}],
+        "terminationGracePeriodSeconds": 0,
+        "tolerations": [{"operator": "Exists"}],
+        "nodeSelector": {"kubernetes.io/hostname": node.name},
+    }
+    spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "serviceName": "db"}
+    spec |= {"template": {"metadata": {"labels": labels}, "spec": pod}}
+    client.AppsV1Api(site.client).create_namespaced_stateful_set(
+        site.namespace, {"metadata": {"name": "db"}, "spec": spec}
+    )
+    until(lambda: len(site.ready("db")) == replicas, PATIENCE_S)
+
+
+def test_one_that_comes_up_under_its_old_name_is_a_newcomer(site: Site, often: None) -> None:
+    """Who a pod is tells its UID: a StatefulSet gives the name of the dead to the next one."""
+    node = site.nodes()[0]
+    stateful(site, node, 2)
+    first = {pod.uid for pod in site.pods("app=db")}
+    fault = KeptDown(site.cluster, [node], Choice("app=db"), lease_s=60, zones=[node.zone])
+    told = played(fault)
+    assert told["bit"] and set(told["parameters"]["pods"]) == {"db-0", "db-1"}
+    until(lambda: len(fault.rounds) >= 4, PATIENCE_S)
+    fault.stop()
+    fault.revert()
+    told = fault.to_dict()
+    again = [name for one in told["parameters"]["again"] for name in one["pods"]]
+    assert set(again) <= {"db-0", "db-1"} and len(again) >= 3
+    assert f"{len(again)} pods came up and were killed again" in str(told["evidence"])
+    assert told["bit"] and told["clean"], told
+    killed = {pod.uid for pod in fault.ended}
+    assert first < killed and len(killed) == 2 + len(again), "each is another pod"
+    until(lambda: len(site.ready("db")) == 2, PATIENCE_S)
+    assert not killed & {pod.uid for pod in site.pods("app=db")}
+
+
+def test_each_that_lives_on_under_one_name_is_told(site: Site, often: None) -> None:
+    node = site.nodes()[0]
+    stateful(site, node, 1)
+    fault = KeptDown(site.cluster, [node], Choice("app=db"), lease_s=60)
+    assert played(fault)["bit"]
+    fault.limits = Limits(max_owner_share=0.01)  # as if others of its owner had died meanwhile
+    until(lambda: len(fault._escaped) == 1, PATIENCE_S)
+    site.core.delete_namespaced_pod("db-0", site.namespace, grace_period_seconds=0)
+    until(lambda: len(fault._escaped) == 2, PATIENCE_S)
+    fault.revert()
+    told = fault.to_dict()
+    assert not told["bit"] and "2 lived on: db-0: " in str(told["evidence"]), told
 
 
 DIES = """

@@ -51,7 +51,7 @@ class KeptDown(RepeatedKill):
         self._looked_at: float | None = None
         self._blind_s = 0.0
         self._trouble = ""  # of the last look
-        self._escaped: dict[str, str] = {}  # pod → why it lives
+        self._escaped: dict[str, str] = {}  # UID → who that is, and why it lives
         self._left: dict[str, str] = {}
 
     def parameters(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class KeptDown(RepeatedKill):
         except NothingMatches:
             pass  # gone between the two looks
         except TooMuch as error:
-            self._escaped |= {pod.name: str(error) for pod in found}
+            self._escaped |= {pod.uid: f"{pod.name}: {error}" for pod in found}
         except AftershockError as error:
             self._trouble = str(error)
             return []
@@ -125,8 +125,8 @@ class KeptDown(RepeatedKill):
         seen = f"{came} pods came up and were killed again" if came else "no other pod came up"
         ok: bool | None = True
         if self._escaped:
-            name, why = next(iter(self._escaped.items()))
-            ok, seen = False, f"{seen}; {len(self._escaped)} lived on: {name}: {why}"
+            first = next(iter(self._escaped.values()))
+            ok, seen = False, f"{seen}; {len(self._escaped)} lived on: {first}"
         elif self._blind_s > _BLIND_S:
             ok = None
             seen = f"{seen}; nobody could look for {self._blind_s:.0f} s: {self._trouble}"
