@@ -127,8 +127,8 @@ def test_the_page_is_whole_and_holds_the_verdicts_numbers() -> None:
 
 def row(number: int, **more: Any) -> dict[str, Any]:
     told = {"pod": f"new-{number}", "replaces": f"old-{number}", "node": "node-b", "zone": "az-b",
-            "deleted_s": 0.1, "scheduled_s": 0.2, "started_s": 1.0, "ready_s": float(number),
-            "waits_for": "", "late": []}  # fmt: skip
+            "same_pod": False, "deleted_s": 0.1, "scheduled_s": 0.2, "started_s": 1.0,
+            "ready_s": float(number), "waits_for": "", "late": []}  # fmt: skip
     return told | more
 
 

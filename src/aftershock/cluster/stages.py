@@ -15,17 +15,18 @@ from aftershock.cluster.watch import Gap
 class Replacement:
     """One replica's way back; times are seconds after the fault, None: not seen.
 
-    `replaces` is the pod that was lost, `pod` the one that came; they are the same where its
-    containers were restarted in place, or it was unready for a while, and one of them is empty
-    where there was no other. `deleted_s` is when the lost one stopped to serve. `late`
-    names the stages that fell into a gap of the watch: they came no later than told, and no earlier
-    than the gap's beginning.
+    `replaces` is the pod that was lost, `pod` the one that came, which may have the same name; one
+    of them is empty where there was no other. `same_pod`: they are one, whose containers were
+    restarted in place, or which was unready for a while. `deleted_s` is when the lost one stopped
+    to serve. `late` names the stages that fell into a gap of the watch: they came no later than
+    told, and no earlier than the gap's beginning.
     """
 
     pod: str
     replaces: str
     node: str
     zone: str
+    same_pod: bool = False
     deleted_s: float | None = None
     scheduled_s: float | None = None
     started_s: float | None = None
@@ -99,6 +100,7 @@ def _row(old: Life | None, new: Life | None, since: float, gaps: Sequence[Gap]) 
         replaces=old.name if old else "",
         node=place.node,
         zone=place.zone,
+        same_pod=new is old,
         waits_for=new.why_pending if new and not new.ready else "",
         late=tuple(name for name, t in after.items() if any(g.start < t <= g.end for g in gaps)),
         **told,

@@ -36,8 +36,10 @@ def slowest(rows: Sequence[Row]) -> list[Row]:
 def cells(row: Row) -> list[str]:
     """A replica's row of the page, as HTML: its place, what it came for, its stages."""
     came = escape(row["pod"]) if row["pod"] else "nothing came"
-    if row["pod"] and row["pod"] == row["replaces"]:
+    if row.get("same_pod"):  # verdicts of earlier versions have none
         lost = "restarted in place" if row["started_s"] is not None else "the same pod"
+    elif row["pod"] and row["pod"] == row["replaces"]:
+        lost = "one of the same name"
     else:
         lost = escape(row["replaces"]) or "nothing: it was added"
     waits = f"<br><small>{escape(row['waits_for'])}</small>" if row["waits_for"] else ""

@@ -37,6 +37,7 @@ FIELDS = {
     "capacity_gaps": "list of [from_s, to_s, kind]: replicas could not be watched; late: what "
     "changed is known, its moment is not; lost: nor is what came and went",
     "replacements": "list of lost replicas and what came for them: pod, replaces, node, zone, "
+    "same_pod (none came, the lost one is back), "
     "deleted_s (when the lost one stopped to serve), scheduled_s, started_s, ready_s (after the "
     "firing, null: not seen), waits_for (the "
     "scheduler's reason), late (stages in a gap: no later than told)",
