@@ -44,6 +44,9 @@ def run_of(chaos_run: ChaosRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def run(change: Callable[[Experiment], None], *options: str, **variables: Any) -> Outcome:
         experiment = json.loads((ROOT / "experiments/az-failure.json").read_text())
         change(experiment)
+        if not any(one["provider"].get("func") == "failed_back" for one in experiment["method"]):
+            # Of six, two stay pending for as long as the zone is lost; to start them costs most.
+            experiment["configuration"]["replicas"] = 3
         path = tmp_path / "edited.json"
         path.write_text(json.dumps(experiment))
         return chaos_run(path, options=options, **{**SHORT, **variables})
@@ -116,9 +119,15 @@ def test_terminate_pods_that_matches_nothing(run_of: Edited) -> None:
 
     outcome = refused(run_of(change), injected=0)
     counted, killed = outcome.journal["run"]
-    assert counted["output"] == 6, counted
+    assert counted["output"] == 3, counted
     assert (killed["status"], killed["output"]) == ("succeeded", [])
     assert "no fault was injected" in outcome.reasons
+
+
+def look_away(experiment: Experiment) -> None:
+    """Leave a steady state that an outage doesn't touch, whenever it is looked at."""
+    hypothesis = experiment["steady-state-hypothesis"]
+    hypothesis["probes"] = [one for one in hypothesis["probes"] if "GPU" in one["name"]]
 
 
 def test_a_hypothesis_that_does_not_notice(run_of: Edited) -> None:
@@ -126,8 +135,7 @@ def test_a_hypothesis_that_does_not_notice(run_of: Edited) -> None:
 
     def change(experiment: Experiment) -> None:
         experiment["method"] = [FAIL_ZONE]
-        hypothesis = experiment["steady-state-hypothesis"]
-        hypothesis["probes"] = [one for one in hypothesis["probes"] if "GPU" in one["name"]]
+        look_away(experiment)
 
     outcome = refused(run_of(change))
     assert outcome.journal["steady_states"]["after"]["steady_state_met"] is True
@@ -141,6 +149,7 @@ def test_a_probe_that_raises_after_the_method(run_of: Edited) -> None:
     def change(experiment: Experiment) -> None:
         experiment["runtime"]["rollbacks"]["strategy"] = "default"
         stumble = mischief("fail_after_the_first_time", "probe", tolerance=True)
+        look_away(experiment)
         experiment["steady-state-hypothesis"]["probes"].append(stumble)
         experiment["method"] = [FAIL_ZONE]
 

@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .conftest import ROOT, ChaosRun
+from .conftest import ChaosRun
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
 
@@ -119,31 +118,3 @@ def test_the_runs_that_must_not_pass(
         assert outcome.verdict["quality"]["before"]["bad"] == 0
     if experiment == "steady-state-not-met":
         assert journal["run"] == []
-
-
-def edited(tmp_path: Path, change: Any) -> Path:
-    """The main experiment with something changed."""
-    experiment = json.loads((ROOT / "experiments/az-failure.json").read_text())
-    change(experiment)
-    path = tmp_path / "edited.json"
-    path.write_text(json.dumps(experiment))
-    return path
-
-
-def test_a_control_that_cannot_be_loaded_is_no_pass(chaos_run: ChaosRun, tmp_path: Path) -> None:
-    def change(experiment: dict[str, Any]) -> None:
-        experiment["controls"][0]["provider"]["module"] = "aftershock.no_such_control"
-
-    outcome = chaos_run(edited(tmp_path, change))
-    assert outcome.status != 0
-    assert "no run is being recorded" in outcome.printed
-
-
-def test_an_action_that_raises_is_no_pass(chaos_run: ChaosRun, tmp_path: Path) -> None:
-    def change(experiment: dict[str, Any]) -> None:
-        experiment["method"][0]["provider"]["arguments"]["zone"] = "az-z"
-
-    outcome = chaos_run(edited(tmp_path, change))
-    assert outcome.status != 0
-    assert outcome.verdict["verdict"] != "PASS"
-    assert "unknown zone 'az-z'" in outcome.reasons
