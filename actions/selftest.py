@@ -10,12 +10,10 @@ __all__ = ["pause_controller", "pause_generator"]
 
 def pause_controller(duration_s: float) -> dict[str, Any]:
     """Stop this very process for some seconds, as a laptop's lid does. Agents then heal."""
-    runs.current()
-    selftest.pause_this_process(float(duration_s))
-    return {"paused_s": float(duration_s)}
+    return {"paused_s": selftest.pause_this_process(runs.current(), duration_s)}
 
 
 def pause_generator(duration_s: float) -> dict[str, Any]:
     """Stop the load generator for some seconds, so that it falls behind its schedule."""
-    stopped = selftest.pause_processes(runs.current().load.generator_pids(), float(duration_s))
-    return {"paused_s": float(duration_s), "processes": stopped}
+    paused_s, processes = selftest.pause_generator(runs.current(), duration_s)
+    return {"paused_s": paused_s, "processes": processes}

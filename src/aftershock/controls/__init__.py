@@ -8,14 +8,14 @@ the exit status of `chaos run`: 0 for PASS only.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from chaoslib.exceptions import InterruptExecution
 from chaoslib.run import EventHandlerRegistry, RunEventHandler
 
+from aftershock.controls import dry
 from aftershock.controls.interrupts import Interrupts
 from aftershock.errors import AftershockError
 
@@ -67,11 +67,10 @@ def before_experiment_control(
     secrets: Mapping[str, Any] | None = None,
 ) -> None:
     """Check the settings, start lab and load, and watch the steady state for a while."""
-    if _is_dry(context):
-        logger.info("dry run: no lab, no load, no verdict")
-        with _interrupting():
-            _session().foresight = _foresight(configuration or {})
+    if dry.kind_of(context):
+        _session().foresight = dry.begin(context, configuration or {})
         return
+    dry.warn(context)
     from aftershock.run.session import Run
 
     session = _session()
@@ -96,51 +95,8 @@ def before_activity_control(
     configuration: Mapping[str, Any] | None = None,
 ) -> None:
     """In a dry run, say what would be done, and to what, by name."""
-    if _is_dry(experiment):
-        from chaoslib import substitute
-
-        provider = context.get("provider", {})
-        told = substitute(dict(provider.get("arguments") or {}), configuration or {}, {}) or {}
-        logger.info(
-            "would run %s.%s(%s)",
-            provider.get("module"),
-            provider.get("func"),
-            ", ".join(f"{k}={v!r}" for k, v in told.items()),
-        )
-        foresight = _session().foresight
-        if foresight is not None and context.get("type") == "action" and _is_ours(context):
-            with _interrupting():
-                for line in foresight.expect(context, configuration or {}):
-                    logger.info("  would touch: %s", line)
-
-
-def _foresight(configuration: Mapping[str, Any]) -> Any:
-    """What looks ahead, in a dry run: nothing is started, and a target's API is only asked."""
-    from aftershock.run.foresight import Foresight
-    from aftershock.run.loading import profile_of
-    from aftershock.run.settings import Settings
-    from aftershock.run.target import Target
-
-    settings = Settings.from_configuration(configuration)
-    profile_of(settings)
-    target = Target(settings)
-    target.check(dry=True)
-    return Foresight(settings, target)
-
-
-def _is_ours(activity: Mapping[str, Any]) -> bool:
-    from aftershock.run.foresight import is_ours
-
-    return is_ours(activity)
-
-
-@contextlib.contextmanager
-def _interrupting() -> Iterator[None]:
-    """What is wrong ends the experiment with its sentence."""
-    try:
-        yield
-    except AftershockError as error:
-        raise InterruptExecution(str(error)) from error
+    if dry.kind_of(experiment):
+        dry.tell(_session().foresight, context, configuration or {})
 
 
 def after_activity_control(context: Mapping[str, Any], state: Any) -> None:
@@ -160,10 +116,10 @@ def before_rollback_control(context: Mapping[str, Any]) -> None:
 
 def after_experiment_control(context: Mapping[str, Any], state: dict[str, Any]) -> None:
     """Revert what is left, take everything down, decide, and make the exit status say so."""
-    if _is_dry(context):
+    if dry.kind_of(context):
         if _session().foresight is not None:
             _session().foresight.target.down()
-        _judge_dry(state)
+        dry.judge(state)
         return
     session = _session()
     session.interrupts.shield()
@@ -196,16 +152,3 @@ def cleanup_control() -> None:
     finally:
         session.interrupts.restore()
         _sessions.clear()
-
-
-def _is_dry(experiment: Mapping[str, Any]) -> bool:
-    kind = getattr(experiment.get("dry"), "value", experiment.get("dry"))
-    return bool(kind) and kind != "pause"  # that one only leaves out the pauses
-
-
-def _judge_dry(state: dict[str, Any]) -> None:
-    # `--dry probes` plays the actions, which find no run to act in.
-    from aftershock.run.judging import activity_errors
-
-    if state.get("status") == "completed" and activity_errors(state):
-        state["status"] = "failed"

@@ -30,9 +30,10 @@ Told = dict[str, Any]
 class Foreseen(Exception):
     """What would have been armed, in a run that breaks nothing."""
 
-    def __init__(self, parts: Sequence[Injected]) -> None:
+    def __init__(self, parts: Sequence[Injected] = (), lines: Sequence[str] = ()) -> None:
+        """`lines`: what it would do that is no injection, in words."""
         super().__init__()
-        self.parts = parts
+        self.parts, self.lines = parts, lines
 
 
 class Breaking:
@@ -213,6 +214,11 @@ class Breaking:
         """From now on nothing is armed: what would be raises `Foreseen`."""
         self.begin(injections)
         self._foreseeing = True
+
+    def foretell(self, line: str) -> None:
+        """What is about to be done without an injection: where nothing is, it ends here."""
+        if self._foreseeing:
+            raise Foreseen(lines=[line])
 
     def _fire(self, injections: Sequence[Injected]) -> Sequence[Injected]:
         if self._foreseeing:

@@ -77,6 +77,12 @@ class Climb(Surge):
         self._spans: list[tuple[float, float, float, Mapping[str, float]]] = []
         self._began = 0.0
 
+    def touches(self) -> list[str]:
+        """What it would do, in a dry run's words."""
+        first, last, count = self.rates[0], self.rates[-1], len(self.rates)
+        steps = f"{count} steps of {self.step_s:g} s"
+        return [f"the load: up from {first:g} to {last:g} requests/s, in at most {steps}"]
+
     def arm(self) -> None:
         """Nothing is felt before the firing. The rates are those of both loads together."""
         base = self._run.load.generator

@@ -57,6 +57,16 @@ class Flood(Surge):
         self._most = {"usage": 0.0, "waiting": 0.0, "preempted": 0.0}
         self._exhausted = False
 
+    def touches(self) -> list[str]:
+        """What it would do, in a dry run's words."""
+        told = self._told
+        asked = f"{told['prompt_tokens']:g} + {told['output_tokens']:g} tokens"
+        longest_s = self.lease_s + told["hold_s"]
+        return [
+            f"the engines' KV caches: {self.add_rps:g} requests/s more of {asked}, "
+            f"{longest_s:g} s at most"
+        ]
+
     def arm(self) -> None:
         """Nothing is felt before the firing."""
         base = self._run.load.generator

@@ -11,7 +11,6 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from aftershock.capacity.base import ApiFault
 from aftershock.capacity.choosing import TooMuch
 from aftershock.errors import AftershockError, Unsupported
 from aftershock.run import entered
@@ -19,10 +18,11 @@ from aftershock.run.breaking import Breaking, Foreseen
 from aftershock.run.injecting import Injected, Injections
 from aftershock.run.settings import Settings
 from aftershock.run.target import Target
+from aftershock.slo.timeline import Timeline
 
 _ACTIONS = "aftershock.actions."
-_ASKED_FIRST = tuple(f"{_ACTIONS}{name}" for name in ("gpu", "host", "kubernetes", "zone"))
-_SOAK = (f"{_ACTIONS}load", "soak")
+_ASKED_FIRST = tuple(f"{_ACTIONS}{name}" for name in ("gpu", "host", "kubernetes", "load", "zone"))
+_IN_THE_API = (f"{_ACTIONS}kubernetes", f"{_ACTIONS}zone", f"{_ACTIONS}load.soak")
 _LIMITED = tuple(f"{_ACTIONS}{name}" for name in ("command", "network", "storage"))
 _NOT_UP = "what lives in the lab's Kubernetes API (pods, cordons): no names before it is up"
 
@@ -48,6 +48,7 @@ class Foresight:
         self.settings, self.target = settings, target
         target.foreseen()
         self.watcher = _Unhurried()
+        self.timeline = Timeline()  # nothing comes into it
         self.breaking = Breaking(self)  # type: ignore[arg-type]
         self.breaking.foresee(Injections(target, _NoLedger(), settings))  # type: ignore[arg-type]
 
@@ -77,21 +78,25 @@ class Foresight:
             except Foreseen as found:
                 parts = found.parts
                 told = [line for part in parts for line in self._told(part)]
+                told += found.lines
             except Unsupported:
                 if not self._is_lab_to_be():
                     raise
                 told = []
             else:
                 return [], ()
-        late = [_NOT_UP] if self._is_lab_to_be() and module in _ASKED_FIRST else []
+        told = list(dict.fromkeys(told))
+        in_the_api = f"{module}.{name}".startswith(_IN_THE_API)
+        late = [_NOT_UP] if self._is_lab_to_be() and (in_the_api or not told) else []
         return [*told, *late], parts
 
     def _is_lab_to_be(self) -> bool:
         return self.target.is_lab and self.target.cluster is None
 
     def _told(self, part: Any) -> list[str]:
-        if isinstance(part, ApiFault):
-            return part.touches()
+        if hasattr(part, "touches"):
+            lines: list[str] = part.touches()
+            return lines
         told = part.fault.name if hasattr(part, "fault") else "a fault"
         places = getattr(part, "breaks", part.nodes)
         return [f"{told} on {', '.join(f'{node.name} ({node.zone})' for node in places)}"]
@@ -107,8 +112,7 @@ class Foresight:
                 continue
             if not is_ours(activity):
                 return
-            named = (provider["module"], provider.get("func"))
-            if named[0] in _ASKED_FIRST or named == _SOAK:
+            if provider["module"] in _ASKED_FIRST:
                 self.expect(activity, configuration)
             elif provider["module"] in _LIMITED:
                 try:

@@ -6,23 +6,31 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from aftershock.errors import InvalidInput
+from aftershock.run import wording
+
+if TYPE_CHECKING:
+    from aftershock.run.session import Run
 
 LONGEST_S = 60.0
 
 
-def pause_this_process(duration_s: float) -> None:
-    """Stop this very process; a child in a session of its own wakes it."""
+def pause_this_process(run: Run, duration_s: Any) -> float:
+    """Stop this very process; a child in a session of its own wakes it. Returns for how long."""
     seconds, pid = _sensible(duration_s), os.getpid()
+    run.breaking.foretell(f"this controller itself, stopped for {seconds:g} s")
     wake = f"kill -STOP {pid}; sleep {seconds}; kill -CONT {pid}"
     subprocess.run(["sh", "-c", wake], start_new_session=True, check=True)
+    return seconds
 
 
-def pause_processes(pids: Iterable[int], duration_s: float) -> int:
-    """Stop some processes for a while, whatever happens meanwhile; returns how many."""
-    seconds, stopped = _sensible(duration_s), list(pids)
+def pause_generator(run: Run, duration_s: Any) -> tuple[float, int]:
+    """Stop the load's processes, whatever happens meanwhile; returns for how long, and how many."""
+    seconds = _sensible(duration_s)
+    run.breaking.foretell(f"the load generator, stopped for {seconds:g} s")
+    stopped = run.load.generator_pids()
     try:
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
@@ -30,10 +38,11 @@ def pause_processes(pids: Iterable[int], duration_s: float) -> int:
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
-    return len(stopped)
+    return seconds, len(stopped)
 
 
-def _sensible(duration_s: float) -> float:
-    if not 0 < duration_s <= LONGEST_S:
-        raise InvalidInput(f"duration_s is {duration_s:g}: give up to {LONGEST_S:g} s, above 0")
-    return duration_s
+def _sensible(duration_s: Any) -> float:
+    seconds = wording.number("duration_s", duration_s)
+    if not 0 < seconds <= LONGEST_S:
+        raise InvalidInput(f"duration_s is {seconds:g}: give up to {LONGEST_S:g} s, above 0")
+    return seconds

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from aftershock import run as runs
 from aftershock.errors import InvalidInput
 from aftershock.run import judging, wording
+from aftershock.run.breaking import Foreseen
 from aftershock.run.creep import Creep
+from aftershock.run.injecting import Injected
 from aftershock.slo import aftermath
 from aftershock.slo.drift import Trend
 from aftershock.slo.recovery import Recovery, assess
@@ -58,7 +60,7 @@ def soak(every_s: Any, kinds: str, zones: str, most_drift: Any, lease_s: Any) ->
     lease = wording.number("lease_s", lease_s)
     rounds = _rounds(run, lasts_s, gap_s, kinds, zones)
     if run.breaking.foreseeing:
-        return _break(run, rounds[0], lease)
+        raise _foreseen(run, rounds, lease)
     if allowed <= 0:
         raise InvalidInput(f"most_drift_percent_per_h is {allowed:g}: give a percentage above 0")
     return Soak(run, rounds, lasts_s, allowed, lease).go()
@@ -81,6 +83,20 @@ def _rounds(run: Run, lasts_s: float, gap_s: float, kinds: str, zones: str) -> l
             f"0, and soak_s half as much again and {room_s:g} s more"
         )
     return found
+
+
+def _foreseen(run: Run, rounds: Sequence[Round], lease_s: float) -> Foreseen:
+    parts: list[Injected] = []
+    for one in {(one.kind, one.zone): one for one in rounds}.values():
+        try:
+            _break(run, one, lease_s)
+        except Foreseen as found:
+            parts += found.parts
+    last = f", the last after {rounds[-1].at_s:.0f} s" if rounds[1:] else ""
+    due = (
+        f"{len(rounds)} faults by seed {run.settings.seed}, the first after {rounds[0].at_s:.0f} s"
+    )
+    return Foreseen(parts, [due + last])
 
 
 def _break(run: Run, one: Round, lease_s: float) -> Told:

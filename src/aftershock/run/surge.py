@@ -69,6 +69,10 @@ class Surge:
         """Whether the added requests reached the service."""
         return bites(self._pieces)
 
+    def touches(self) -> list[str]:
+        """What it would do, in a dry run's words."""
+        return [f"the load: {self.add_rps:g} requests/s more, {self.lease_s:g} s at most"]
+
     def check(self) -> None:
         """There must be a load to add to, and a machine that can send so much."""
         if self._run.load.generator is None:
