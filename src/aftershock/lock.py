@@ -34,7 +34,11 @@ _POLL_S = 0.05
 
 
 class Occupied(AftershockError):
-    """Another run or game day has the target; nothing was touched."""
+    """Another run or game day has the target; nothing was touched. `holder`: as `myself` has it."""
+
+    def __init__(self, said: str, holder: Mapping[str, Any] | None = None) -> None:
+        super().__init__(said)
+        self.holder: Mapping[str, Any] = dict(holder or {})
 
 
 def new_token() -> str:
@@ -131,7 +135,8 @@ class HostLock:
             if living and said.get("token") != self.token:
                 raise Occupied(
                     f"{self._target} is taken by {told(living[0])}: one run at a time, so wait "
-                    "for its end, or end it"
+                    "for its end, or end it",
+                    living[0],
                 )
             self.stale = next(iter(said.get("holders", ())), None) if not living else None
             said["token"] = self.token

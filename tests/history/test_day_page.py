@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aftershock.gameday.commands import write_page
+from aftershock.gameday.page import write_page
 from aftershock.gameday.record import Record
 
 

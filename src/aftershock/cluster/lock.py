@@ -84,9 +84,11 @@ class LeaseLock:
         if lease["spec"].get("holderIdentity") == self.token:
             return True
         if not self._is_stale(lease):
+            holder = holder_of(lease)
             raise Occupied(
                 f"namespace {self._cluster.namespace} at {self._cluster.access.place} is taken by "
-                f"{told(holder_of(lease))}: one run at a time, so wait for its end, or end it"
+                f"{told(holder)}: one run at a time, so wait for its end, or end it",
+                holder,
             )
         self.stale = holder_of(lease)
         return self._tried(lease["metadata"]["resourceVersion"])

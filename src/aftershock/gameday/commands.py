@@ -12,23 +12,23 @@ from typing import Any, TextIO
 
 from aftershock.agent.clock import is_there
 from aftershock.errors import InvalidInput
-from aftershock.gameday import orders, telling
+from aftershock.gameday import orders, refused, telling
 from aftershock.gameday.agenda import Agenda, Take
 from aftershock.gameday.calendar import CAUGHT_UP, length, lines_of
 from aftershock.gameday.day import Day, ended
 from aftershock.gameday.drill import rehearsal
-from aftershock.gameday.page import day_markdown, page
+from aftershock.gameday.page import write_page
 from aftershock.gameday.plan import Plan, Step
 from aftershock.gameday.plan_file import read_plan
 from aftershock.gameday.record import RUNS, Record, Told, days, digest_of, read
 from aftershock.gameday.running import LONGEST_END_S, end, outcome
 from aftershock.gameday.targets import Targets, clusters, only_known
 from aftershock.lock import HostLock, Occupied, user_name
-from aftershock.run.folder import RunFolder
 from aftershock.slo.verdict import PASS
 
 LONGEST_BREAK_S = 86_400.0  # a day that was cut off before that is not gone on with
 _A_DAY = "the game day"
+_AFTER_DEATH = ("occupied", "notified")  # what may come into a record whose day has died
 REAL, REHEARSAL = "day", "rehearsal"
 
 
@@ -80,23 +80,16 @@ def _hold(path: str, wish: Wish, show: TextIO) -> bool:
         _await(take.due.start, show)
     seed = agenda.seed_of(take.due.date if take.due else None) if wish.seed is None else wish.seed
     steps = plan.steps(seed, wish.only)
+    begun = _begun(plan, wish, take, seed, steps)
     targets = _targets(plan, steps)
-    targets.acquire()
+    try:
+        targets.acquire()
+    except Occupied as error:
+        refused.new_day(plan, begun, error)
+        raise
     try:
         record = Record.create(plan.title, plan.path)
-        record.begin(
-            title=plan.title,
-            owner=plan.owner,
-            plan=str(plan.path),
-            digest=digest_of(plan.path),
-            kind=wish.kind,
-            seed=seed,
-            only=list(wish.only),
-            date=take.due.date if take.due else None,
-            late=take.due is not None and take.due.kind == CAUGHT_UP,
-            scheduled=take.due is not None,
-            runs=[step.key for step in steps],
-        )
+        record.begin(**begun)
         for date in take.missed:
             record.note("missed", date=f"{date:%Y-%m-%d %H:%M %Z}")
         for what in left_out:
@@ -106,6 +99,23 @@ def _hold(path: str, wish: Wish, show: TextIO) -> bool:
         return _held(plan, record, targets, steps, show)
     finally:
         targets.release()
+
+
+def _begun(plan: Plan, wish: Wish, take: Take, seed: int, steps: Sequence[Step]) -> dict[str, Any]:
+    """What the record of a day begins with."""
+    return {
+        "title": plan.title,
+        "owner": plan.owner,
+        "plan": str(plan.path),
+        "digest": digest_of(plan.path),
+        "kind": wish.kind,
+        "seed": seed,
+        "only": list(wish.only),
+        "date": take.due.date if take.due else None,
+        "late": take.due is not None and take.due.kind == CAUGHT_UP,
+        "scheduled": take.due is not None,
+        "runs": [step.key for step in steps],
+    }
 
 
 def _held(plan: Plan, record: Record, targets: Targets, steps: list[Step], show: TextIO) -> bool:
@@ -121,13 +131,6 @@ def _held(plan: Plan, record: Record, targets: Targets, steps: list[Step], show:
         show.write(f"{'':<12} {line}\n")
     show.write(f"{'':<12} {where}\n")
     return word == PASS
-
-
-def write_page(folder: Path, told: Told) -> Path:
-    """The day's page and its Markdown."""
-    made = RunFolder(folder)
-    made.write_text("day.md", day_markdown(told))
-    return made.write_text("day.html", page(told, folder))
 
 
 def _targets(plan: Plan, steps: Sequence[Step]) -> Targets:
@@ -159,7 +162,8 @@ def _go_on(plan: Plan, folder: Path, show: TextIO) -> tuple[bool, bool]:
     from aftershock.recover import recover
 
     told = read(folder)
-    since_s = (datetime.now(UTC) - datetime.fromisoformat(told.events[-1]["at"])).total_seconds()
+    lived = [one for one in told.events if one["event"] not in _AFTER_DEATH]
+    since_s = (datetime.now(UTC) - datetime.fromisoformat(lived[-1]["at"])).total_seconds()
     fresh = since_s <= LONGEST_BREAK_S
     show.write(f"goes on with {folder.name}, whose process died\n")
     for run in told.runs.values():
@@ -168,7 +172,11 @@ def _go_on(plan: Plan, folder: Path, show: TextIO) -> tuple[bool, bool]:
     planned = set(told.begun["runs"])
     steps = [one for one in plan.steps(int(told.begun["seed"])) if one.key in planned]
     targets = _targets(plan, steps)
-    targets.acquire()
+    try:
+        targets.acquire()
+    except Occupied as error:
+        refused.cut_off(plan, folder, error)
+        raise
     try:
         record = Record(folder)
         record.begin()

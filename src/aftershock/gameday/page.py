@@ -11,8 +11,16 @@ from aftershock.gameday.record import PLAN_COPY, RUNS, RunTold, Told
 from aftershock.report import markdown, tables
 from aftershock.report.figures import sentence
 from aftershock.report.page import whole
+from aftershock.run.folder import RunFolder
 
 _HEADS = ("Run", "Verdict", "Recovery", "Objective", "Drawn", "Why")
+
+
+def write_page(folder: Path, told: Told) -> Path:
+    """The day's page and its Markdown, into its folder."""
+    made = RunFolder(folder)
+    made.write_text("day.md", day_markdown(told))
+    return made.write_text("day.html", page(told, folder))
 
 
 def page(told: Told, folder: Path) -> str:

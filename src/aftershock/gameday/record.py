@@ -52,6 +52,7 @@ class Told:
     begun: Mapping[str, Any] = field(default_factory=dict)
     ended: Mapping[str, Any] | None = None
     stopped: str = ""
+    holder: Mapping[str, Any] = field(default_factory=dict)  # who had the target, so none began
 
     @property
     def controller(self) -> Mapping[str, Any]:
@@ -89,6 +90,7 @@ class Told:
                 run.why, run.detail = event["why"], event.get("detail") or {}
             case "stopped":
                 self.stopped = self.stopped or event["why"]
+                self.holder = event.get("holder") or {}
             case "resumed":
                 self.ended = None
             case "ended":

@@ -25,6 +25,8 @@ def headline(told: Told) -> str:
     """The day in one sentence."""
     planned = runs(told)
     passed = sum(run.verdict == "PASS" for run in planned)
+    if told.holder:
+        return f"the day did not begin: {told.stopped}"
     said = f"{passed} of {count(len(planned), 'run')} passed"
     if told.stopped:
         return f"{said}; the day ended early: {told.stopped}"
@@ -89,6 +91,7 @@ _SENTENCES: Mapping[str, Any] = {
         "held it had died"
     ),
     "missed": lambda e: f"the date {e['date']} was missed, and is skipped as the plan says",
+    "occupied": lambda e: f"does not go on: {e['why']}",
     "left out": lambda e: f"rehearsal: {e['what']}",
     "recovered": lambda e: f"looked for what was left: {e['what']}",
     "pause": lambda e: f"{e['run']}: pause of {length(e['seconds'])}",
