@@ -101,7 +101,7 @@ define INSTALL
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -qq -y --no-install-recommends $$missing; } >build/apt.log 2>&1 \
 	    || { tail -n 5 build/apt.log; exit 1; }; \
-	  for service in haproxy:haproxy openssh-server:ssh; do case "$$missing" in *$${service%:*}*) \
+	  for service in haproxy:haproxy openssh-server:ssh cron:cron; do case "$$missing" in *$${service%:*}*) \
 	    { systemctl disable --now $${service#*:} || update-rc.d $${service#*:} disable; } \
 	      >/dev/null 2>&1 || true;; \
 	  esac; done
@@ -127,11 +127,12 @@ $(INSTALL); \
 build/newer-python: | .venv/.developers
 	@$(BIN)/python -m tests.runs.newer_python
 
-# What only tests and benchmarks want: they run an sshd of their own, and fio, make volumes, open the
-# report in a browser, and are compared with wrk and hey. Without these they are skipped.
+# What only tests and benchmarks want: they run an sshd and a cron of their own, and fio, make volumes,
+# open the report in a browser, and are compared with wrk and hey. Without these they are skipped.
 build/developers: | build/system
 	@missing=""; export PATH="$$PATH:$(SYSTEM_PATH)"; \
 	command -v sshd >/dev/null && command -v ssh-keygen >/dev/null || missing="$$missing openssh-server"; \
+	command -v cron >/dev/null || missing="$$missing cron"; \
 	command -v sudo >/dev/null || missing="$$missing sudo"; \
 	command -v fio >/dev/null || missing="$$missing fio"; \
 	command -v mkfs.ext4 >/dev/null || missing="$$missing e2fsprogs"; \

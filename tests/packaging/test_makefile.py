@@ -13,7 +13,18 @@ from .test_discover import ROOT
 TOOLS = ("mkdir", "touch", "rm", "chmod", "tail", "id", "make", "cat")
 THERE = (
     *("ip", "tc", "nsenter", "haproxy", "cc", "systemctl"),
-    *("sshd", "ssh-keygen", "sudo", "fio", "mkfs.ext4", "dmsetup", "wrk", "hey", "chromium"),
+    *(
+        "sshd",
+        "ssh-keygen",
+        "cron",
+        "sudo",
+        "fio",
+        "mkfs.ext4",
+        "dmsetup",
+        "wrk",
+        "hey",
+        "chromium",
+    ),
 )
 APT = """#!/bin/bash
 echo "apt-get $*" >> {record}
@@ -178,15 +189,20 @@ def test_not_root(machine: Machine) -> None:
     assert machine.recorded == []
 
 
-def test_sshd_is_installed_for_the_tests_without_its_service(machine: Machine) -> None:
-    machine.lacks("sshd")
+@pytest.mark.parametrize(
+    ("tool", "package", "service"), [("sshd", "openssh-server", "ssh"), ("cron", "cron", "cron")]
+)
+def test_daemons_are_installed_for_the_tests_without_their_services(
+    machine: Machine, tool: str, package: str, service: str
+) -> None:
+    machine.lacks(tool)
     done = machine.make(target="build/developers")
     assert done.returncode == 0, done.stdout
     assert machine.recorded == [
         "apt-get update -qq",
-        "apt-get install -qq -y --no-install-recommends openssh-server",
+        f"apt-get install -qq -y --no-install-recommends {package}",
         "policy says 101",
-        "systemctl disable --now ssh",
+        f"systemctl disable --now {service}",
     ]
     assert (machine.project / "build/developers").exists() and not machine.policy.exists()
 
