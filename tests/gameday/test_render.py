@@ -153,6 +153,14 @@ def test_crons_line_wakes_in_every_minute_that_a_date_has_in_utc(plan: Path) -> 
     assert cron(read_plan(plan)).splitlines()[-1].startswith("45 * * * * ")
 
 
+def test_in_crons_line_no_percent_sign_ends_the_command(plan: Path, tmp_path: Path) -> None:
+    """`make survival` has cron itself start such a line."""
+    odd = tmp_path / "50% full"
+    shutil.copytree(plan.parent, odd)
+    line = cron(read_plan(odd / "plan.yaml")).splitlines()[-1]
+    assert line.count("%") == line.count("\\%") == 2
+
+
 def test_what_can_not_be_scheduled_is_refused(plan: Path, tmp_path: Path) -> None:
     def said(**change: Any) -> str:
         text = {**yaml.safe_load(plan.read_text()), **change}

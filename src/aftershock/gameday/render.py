@@ -252,12 +252,13 @@ def cron(plan: Plan, now: datetime | None = None) -> str:
     minutes = sorted({at.astimezone(UTC).minute for at in coming})
     if not minutes:
         raise InvalidInput(f"cron line {calendar.cron!r} never fires: nothing to render")
-    line = shlex.join(_line(plan)).replace("%", "\\%")
+    line = f"cd {shlex.quote(str(plan.path.parent))} && {shlex.join(_line(plan))}"
+    escaped = line.replace("%", "\\%")  # else a command ends there
     return (
         f"# {_plain(plan.title)}: {calendar.cron} in {calendar.zone.key}\n"
         "# Most crons know neither time zones nor what they missed: this wakes each hour, and\n"
         "# does nothing unless a date is due.\n"
-        f"{_listed(minutes, range(60))} * * * * cd {shlex.quote(str(plan.path.parent))} && {line}\n"
+        f"{_listed(minutes, range(60))} * * * * {escaped}\n"
     )
 
 
