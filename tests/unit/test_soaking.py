@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftershock import run as runs
@@ -18,6 +18,7 @@ from aftershock.run.soaking import KINDS, planned, soak
 ZONES = ("az-a", "az-b", "az-c")
 
 
+@settings(deadline=None)
 @given(st.integers(), st.floats(10, 1e5), st.floats(5, 1e4), st.floats(1, 100))
 def test_faults_are_about_so_far_apart_and_have_room(
     seed: int, lasts_s: float, every_s: float, room_s: float

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from aftershock.report import figures, sentences
+from aftershock.report import figures, sentences, soak
 from aftershock.report.record import Record
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!])")
@@ -31,10 +31,21 @@ def _lines(record: Record) -> Iterator[str]:
         ["", "", ""], [(f"**{one.name}**", one.value, one.note) for one in figures.tiles(document)]
     )
     yield ""
+    yield from _soak(document)
     yield from _faults(document)
     yield from _lost(document)
     yield from _steady(record)
     yield from _again(document)
+
+
+def _soak(document: Mapping[str, Any]) -> Iterator[str]:
+    told = document.get("soak") or {}
+    for heads, rows in ((soak.FAULTS, soak.faults), (soak.DRIFT, soak.drift)) if told else ():
+        if cells := list(rows(told)):
+            yield f"### {'After each fault' if heads is soak.FAULTS else 'In between'}"
+            yield ""
+            yield from table(heads, cells)
+            yield ""
 
 
 def _faults(document: Mapping[str, Any]) -> Iterator[str]:

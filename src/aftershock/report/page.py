@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from aftershock.report import climb, figures, sentences, tables
+from aftershock.report import climb, endurance, figures, sentences, tables
 from aftershock.report.chart import draw
 from aftershock.report.moments import moments, zero_of
 from aftershock.report.picture import picture_of
@@ -49,6 +49,7 @@ def render(record: Record) -> str:
         _tiles(document),
         *_timeline(record),
         climb.section(document.get("cliff") or {}),
+        endurance.section(record),
         "<h2>What was injected, and what was seen of it</h2>",
         "".join(tables.injection(one) for one in document["injections"])
         or "<p>Nothing was injected.</p>",

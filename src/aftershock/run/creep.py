@@ -13,22 +13,12 @@ from aftershock.errors import AftershockError
 from aftershock.load.quality import replica_of
 from aftershock.run import hostlooks, usage
 from aftershock.slo.drift import LEAST_POINTS, Points, trends
+from aftershock.slo.enduring import HOST_MEMORY, P50, P99, SERVER_MEMORY, watched
 from aftershock.slo.timeline import LOAD
 
 if TYPE_CHECKING:
     from aftershock.run.session import Run
 
-SERVER_MEMORY, HOST_MEMORY, GPU_MEMORY = (
-    "server_memory_bytes",
-    "host_memory_used_bytes",
-    "gpu_memory_used_percent",
-)
-_LATENCIES = {"soak_p50_ms": "p50 latency", "soak_p99_ms": "p99 latency"}
-_MEMORY = {
-    SERVER_MEMORY: "memory of server",
-    HOST_MEMORY: "memory used on",
-    GPU_MEMORY: "GPU memory on",
-}
 _WARM_UP = 0.1  # of the whole: caches fill
 _LEAST_LOOK_S, _PATIENCE_S, _PAGES = 1.0, 2.0, 12
 _WHOLE_S = 300.0  # what is younger is kept as it came: recoveries look back
@@ -61,7 +51,7 @@ class Creep:
         timeline = self._run.timeline
         while (end := self._next + self._block_s) <= timeline.horizon(LOAD):
             seen = timeline.window(self._next, end)
-            for name, value in (("soak_p50_ms", seen.p50_e2e_ms), ("soak_p99_ms", seen.p99_e2e_ms)):
+            for name, value in ((P50, seen.p50_e2e_ms), (P99, seen.p99_e2e_ms)):
                 if value is not None:
                     timeline.gauge(name, "", value, self._next + self._block_s / 2)
             self._quiet.append((self._next, end))
@@ -81,11 +71,10 @@ class Creep:
         """How each figure moved, those with too few points left out."""
         began = self._began + _WARM_UP * (time.monotonic() - self._began)
         found: dict[str, Points] = {}
-        for gauge, name in (_LATENCIES | _MEMORY).items():
-            for label, points in self._run.timeline.series(gauge).items():
-                kept = [p for p in points if p[0] >= began and self._was_quiet(p[0])]
-                if len(kept) >= LEAST_POINTS:
-                    found[f"{name} {label}".strip()] = kept
+        for name, points in watched(self._run.timeline).items():
+            kept = [p for p in points if p[0] >= began and self._was_quiet(p[0])]
+            if len(kept) >= LEAST_POINTS:
+                found[name] = kept
         return [one.as_dict() | {"trend": one} for one in trends(found, confidence)]
 
     def _was_quiet(self, at: float) -> bool:

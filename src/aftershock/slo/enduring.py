@@ -8,11 +8,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aftershock.slo.drift import DRIFT, UNSURE
+from aftershock.slo.drift import DRIFT, UNSURE, Points
 from aftershock.slo.recovery import BACK, GIVEN_UP
+from aftershock.slo.timeline import Timeline
 
+P50, P99 = "soak_p50_ms", "soak_p99_ms"
+SERVER_MEMORY, HOST_MEMORY, GPU_MEMORY = (
+    "server_memory_bytes",
+    "host_memory_used_bytes",
+    "gpu_memory_used_percent",
+)
+_NAMES = {
+    P50: "p50 latency",
+    P99: "p99 latency",
+    SERVER_MEMORY: "memory of server",
+    HOST_MEMORY: "memory used on",
+    GPU_MEMORY: "GPU memory on",
+}
 Soak = Mapping[str, Any]
 Found = Iterator[tuple[str, str]]
+
+
+def watched(timeline: Timeline) -> dict[str, Points]:
+    """What may creep up, by its name: every point that was measured."""
+    return {
+        f"{name} {label}".strip(): points
+        for gauge, name in _NAMES.items()
+        for label, points in timeline.series(gauge).items()
+    }
 
 
 def missed(soak: Soak, objective_s: float) -> Found:
