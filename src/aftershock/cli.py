@@ -73,22 +73,26 @@ def recover(force: bool) -> None:
 @click.option("--inventory", metavar="FILE", help="Its hosts, instead of this machine.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: see aftershock/doctor.py.")
 def doctor(inventory: str | None, as_json: bool) -> None:
-    """Tell what each host can do, and the command that mends what it can't; change nothing.
+    """Tell what each host can do, and the command that mends what it can't; change nothing. Of a
+    cluster, tell which rights are missing, too.
 
     Exit status 0: every host can do what the network faults need; 1: some can't, or can't be
     reached.
     """
     import json
+    from dataclasses import replace
 
+    from aftershock import rights
     from aftershock.cluster.places import look_up
     from aftershock.doctor import examine, here
     from aftershock.inventory_file import read_inventory
 
     if inventory:
         target, cluster = look_up(read_inventory(inventory))
-        if cluster is not None:
-            cluster.close()
         report = examine(target.nodes, target.witness)
+        if cluster is not None:
+            report = replace(report, api=tuple(rights.examine(cluster, target)))
+            cluster.close()
     else:
         report = examine([here()])
     _say([json.dumps(report.to_dict(), indent=2)] if as_json else report.lines())

@@ -19,6 +19,8 @@ With `--json`, for machines:
         found   what was found, or what is the matter
         mend    what mends it, a command wherever one does; empty when ok is true
       survey  what the agent told (kernel, machine, system, python, root, devices, gpus, …)
+    api[]     what the inventory's Kubernetes API lets us do; empty without one
+      name, ok, lacks[] (the rights that are missing), granted_by (the file that has them)
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from aftershock.errors import AftershockError
 from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Ways
 from aftershock.inventory import Node
+from aftershock.rights import Ability
 
 _AT_ONCE = 16
 _SURVEY_S = 60.0
@@ -115,9 +118,10 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All hosts."""
+    """All hosts, and what may be done through a cluster's API."""
 
     hosts: tuple[HostReport, ...]
+    api: tuple[Ability, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -126,13 +130,23 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the module's docstring tells."""
-        return {"ready": self.ready, "hosts": [host.to_dict() for host in self.hosts]}
+        return {
+            "ready": self.ready,
+            "hosts": [host.to_dict() for host in self.hosts],
+            "api": [one.to_dict() for one in self.api],
+        }
 
     def lines(self) -> list[str]:
         """A table with a line a host, and what is missing with its mend."""
         told = [*_table(self.hosts), *_missing(self.hosts)]
         if loaded := sorted({m for h in self.hosts for m in h.survey.get("loaded_by_looking", ())}):
             told += ["", f"Looking made the kernel load {', '.join(loaded)}."]
+        if self.api:
+            told += [
+                "",
+                "Through the Kubernetes API",
+                *(ln for one in self.api for ln in one.lines()),
+            ]
         few = [host.name for host in self.hosts if not host.ready]
         verdict = f"Not ready for network faults: {', '.join(few)}." if few else "Ready."
         return [*told, "", verdict]

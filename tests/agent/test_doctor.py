@@ -78,7 +78,7 @@ def test_it_says_what_another_look_says_and_changes_nothing() -> None:
 
 def test_each_check_is_whole_and_what_is_missing_has_a_mend() -> None:
     report = told()
-    assert set(report) == {"ready", "hosts"}
+    assert set(report) == {"ready", "hosts", "api"}
     (host,) = report["hosts"]
     assert set(host) == {"name", "ready", "error", "checks", "survey"}
     for check in host["checks"]:

@@ -235,3 +235,9 @@ def _whole(text: str) -> list[tuple[str, str]]:
 def test_the_page_on_reports_names_every_form() -> None:
     told = code((ROOT / "docs/reports.md").read_text(encoding="utf-8"))
     assert set(FORMS) | set(PICTURES) <= told
+
+
+def test_both_readmes_lead_to_every_page() -> None:
+    found = [{link for link in links(page) if link.endswith(".md")} for page in (ENGLISH, CHINESE)]
+    assert found[0] - {CHINESE.name} == found[1] - {ENGLISH.name}
+    assert {f"docs/{page.name}" for page in DOCS} <= found[0]
