@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from aftershock.report import soak
@@ -14,6 +16,7 @@ from aftershock.slo.enduring import watched
 
 _SIGNS = {"none": ("yes", "✓"), "drift": ("no", "✗"), "unsure": ("unknown", "–")}
 _WIDEST = 4.0  # times what is allowed: a wider interval ends at the edge
+_GAP = 3.0  # times as far apart as points usually are: nothing was measured there
 _WIDTH, _HEIGHT = 100.0, 20.0
 
 
@@ -93,18 +96,20 @@ def _percent(value: float, axis: tuple[float, float]) -> float:
 
 
 def _curve(points: Points) -> str:
-    """Every point that was measured, from the lowest to the highest."""
+    """Every point that was measured, from the lowest to the highest; broken where none was."""
     if len(points) < 2:
         return ""
     begin, end = points[0][0], points[-1][0]
     values = [value for _, value in points]
     low, spread = min(values), max(values) - min(values)
-    told = " ".join(
-        f"{_WIDTH * (at - begin) / (end - begin):.1f},"
-        f"{_HEIGHT * (1 - (value - low) / spread if spread else 0.5):.1f}"
-        for at, value in points
-    )
+    apart = _GAP * median(later - earlier for (earlier, _), (later, _) in pairwise(points))
+    told, before = "", begin - apart - 1
+    for at, value in points:
+        across = _WIDTH * (at - begin) / (end - begin)
+        down = _HEIGHT * (1 - (value - low) / spread if spread else 0.5)
+        told += f"{'M' if at - before > apart else 'L'}{across:.1f},{down:.1f}"
+        before = at
     return (
         f'<svg class="curve" viewBox="0 -1 {_WIDTH:g} {_HEIGHT + 2:g}" aria-hidden="true" '
-        f'preserveAspectRatio="none"><path class="ink" d="M{told}"/></svg>'
+        f'preserveAspectRatio="none"><path class="ink" d="{told}"/></svg>'
     )

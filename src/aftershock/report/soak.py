@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aftershock.slo.enduring import trend_said
+from aftershock.slo.enduring import percent, trend_said
 from aftershock.slo.recovery import BACK
 
 FAULTS = ("After", "Fault", "Service back", "Fail-back")
@@ -31,7 +31,7 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
     lines += [trend_said({**one, "name": name(one)}) for one in drift if one["word"] != "none"]
     if still := [one for one in drift if one["word"] == "none"]:
         highest = max(float(one["high"]) for one in still)
-        lines.append(f"no drift in {len(still)} figures: {highest:+.2g} % an hour at most")
+        lines.append(f"no drift in {len(still)} figures: {percent(highest)} an hour at most")
     return lines
 
 
@@ -45,9 +45,9 @@ def faults(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 def drift(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
     """A row for each figure that was watched: its level, its rise in an hour, and what of it."""
     for one in told.get("drift") or ():
-        low, high, sure = one["low"], one["high"], 100 * one["confidence"]
-        interval = f"{low:+.2g} to {high:+.2g} % ({sure:.3g} %)"
-        rise = f"{one['percent_per_h']:+.2g} %"
+        sure = f"{100 * one['confidence']:.3g} %"
+        interval = f"{percent(one['low'])} to {percent(one['high'])} ({sure})"
+        rise = percent(one["percent_per_h"])
         yield name(one), level(one), rise, interval, SAID.get(one["word"], one["word"])
 
 

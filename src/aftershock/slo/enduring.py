@@ -87,11 +87,16 @@ def misbehaved(soak: Soak) -> Found:
 
 def trend_said(one: Mapping[str, Any]) -> str:
     """A trend with its interval."""
-    low, high = (f"{one[side]:+.2g} %" for side in ("low", "high"))
+    low, high = (percent(one[side]) for side in ("low", "high"))
     return (
-        f"{one['name']} rises by {one['percent_per_h']:+.2g} % an hour "
+        f"{one['name']} rises by {percent(one['percent_per_h'])} an hour "
         f"({low} to {high}, {100 * one['confidence']:.3g} %)"
     )
+
+
+def percent(value: float) -> str:
+    """A rise in two digits, or in whole percent."""
+    return f"{value:+,.0f} %" if abs(value) >= 99.5 else f"{value:+.2g} %"
 
 
 def _rounds(soak: Soak) -> Iterator[tuple[str, Mapping[str, Any]]]:
