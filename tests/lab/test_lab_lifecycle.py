@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
 import signal
@@ -11,13 +13,15 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aftershock.errors import InvalidInput, Unsupported
+from aftershock.cluster import Cluster, pods
+from aftershock.errors import AftershockError, InvalidInput, Unsupported
 from aftershock.lab import preflight as checks
 from aftershock.lab.commands import lab_down, lab_status, lab_up
-from aftershock.lab.settings import LabFailed, LabSettings
+from aftershock.lab.settings import NAMESPACE, SELECTOR, LabFailed, LabSettings
 from aftershock.lab.world import Lab, gateway_status, running, sweep_stale
 
 from .labs import free_port, launchers, leftovers, listening, namespaces_of, wait_until
@@ -143,14 +147,47 @@ def test_the_commands(settings: LabSettings, monkeypatch: pytest.MonkeyPatch) ->
     assert lab_status() == ["no lab is running: `aftershock lab up` starts one"]
 
 
-def test_two_labs_side_by_side(settings: LabSettings) -> None:
+def cluster_of(lab: Lab) -> contextlib.closing[Cluster]:
+    return contextlib.closing(Cluster(lab.kubeconfig, NAMESPACE))
+
+
+def way_to(lab: Lab) -> dict[str, Any]:
+    """A lab's kubeconfig."""
+    assert lab.kubeconfig
+    return dict(json.loads(Path(lab.kubeconfig).read_text()))
+
+
+def ask(lab: Lab, folder: Path, **others: Any) -> None:
+    """List a lab's pods by its kubeconfig with another's parts in it."""
+    (folder / "mixed").write_text(json.dumps(way_to(lab) | others))
+    with contextlib.closing(Cluster(str(folder / "mixed"), NAMESPACE)) as cluster:
+        cluster.pods(SELECTOR)
+
+
+def test_two_labs_side_by_side(settings: LabSettings, tmp_path: Path) -> None:
+    """Their nodes and pods have the same names, and each API knows its own alone."""
     other = replace(settings, gateway_port=free_port(), zones=1, nodes_per_zone=1, replicas=1)
     with Lab.up(settings) as first, Lab.up(other) as second:
         assert {lab.pid for lab in running(settings.state_dir)} == {first.pid, second.pid}
         with pytest.raises(InvalidInput, match="several labs"):
             Lab.attach(state_dir=settings.state_dir)
         assert Lab.attach(other.gateway_port, settings.state_dir).pid == second.pid
+        with cluster_of(first) as one, cluster_of(second) as two:
+            there = {pod.uid for pod in one.pods(SELECTOR) if pod.ready}
+            assert len(there) == 6 and set(two.zone_of_nodes()) == {"node-a-1"}
+            two.cordon("node-a-1")
+            pods.kill(two, two.pods(SELECTOR))
+            assert not one.is_cordoned("node-a-1"), "a node of the same name, in the other lab"
+            assert not any(pod.ready for pod in two.pods(SELECTOR))
+        with pytest.raises(AftershockError, match=r"does not know us \(401\)"):
+            ask(second, tmp_path, users=way_to(first)["users"])
+        authority = way_to(first)["clusters"][0]["cluster"]["certificate-authority"]
+        wrong = {**way_to(second)["clusters"][0]["cluster"], "certificate-authority": authority}
+        with pytest.raises(AftershockError, match="certificate"):
+            ask(second, tmp_path, clusters=[{"name": "aftershock-lab", "cluster": wrong}])
         second.down()
+        with cluster_of(first) as one:
+            assert {pod.uid for pod in one.pods(SELECTOR) if pod.ready} == there
         assert all(slot.up for slot in gateway_status(first))
 
 
