@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from aftershock import ledger
-from aftershock.capacity import Tainted
+from aftershock.capacity import Tainted, TooMuch
 from aftershock.cluster import Cluster, taints
 from aftershock.cluster.taints import OURS, Taint
 from aftershock.errors import HostUnreachable, InvalidFault
-from aftershock.inventory import Node
+from aftershock.inventory import Limits, Node
 from aftershock.recover import recover
 
 from .conftest import Lab, deployment, ready_pods, until
@@ -30,8 +30,13 @@ def cluster(lab: Lab) -> Iterator[Cluster]:
     cluster.close()
 
 
-def tainted(cluster: Cluster, book: ledger.Ledger, effect: str = "NoExecute") -> Tainted:
-    return Tainted(cluster, NODES, taints.checked(effect, "run-1"), book)
+def tainted(
+    cluster: Cluster,
+    book: ledger.Ledger,
+    effect: str = "NoExecute",
+    limits: Limits | None = None,
+) -> Tainted:
+    return Tainted(cluster, NODES, taints.checked(effect, "run-1"), book, limits=limits)
 
 
 def on(core: Any, selector: str = "app=web") -> set[str]:
@@ -112,6 +117,19 @@ def test_what_keeps_the_cluster_going_is_not_ended(
     ):
         tainted(cluster, book).check()
     tainted(cluster, book, "NoSchedule").check()
+
+
+def test_more_of_an_owner_than_the_limits_allow_is_not_driven_away(
+    web: Lab, cluster: Cluster, book: ledger.Ledger, core: Any
+) -> None:
+    going = sum(pod.spec.node_name in NAMES for pod in ready_pods(core))
+    assert going >= 1
+    few = Limits(max_owner_share=0.1)
+    told = f"{going} of the 6 pods of Deployment/web would go, and max_owner_share 0.1 allows 0"
+    with pytest.raises(TooMuch, match=told):
+        tainted(cluster, book, limits=few).check()
+    tainted(cluster, book, "NoSchedule", few).check()
+    tainted(cluster, book, limits=Limits(max_owner_share=0.7)).check()
 
 
 def test_pods_that_tolerate_it_stay(

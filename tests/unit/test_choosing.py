@@ -139,6 +139,8 @@ def seen(ready: int, unready: int = 0, leaving: int = 0) -> list[Pod]:
         (Toll(scaled=2, most=6), seen(4), 1, (3, 6)),
         (Toll(scaled=2, most=6), seen(4, 0, 2), 1, (3, 6)),
         (Toll(scaled=2, most=6), seen(6), 1, (3, 6)),  # foreseen only
+        (Toll(scaled=4, most=6), seen(6), 6, (6, 6)),  # never more than all
+        (Toll(scaled=4), seen(2), 2, (2, 2)),
         (Toll(ended=ended(1), scaled=2, most=6), seen(3), 0, (3, 6)),
         (Toll({"uid-web-0": "delay"}, ended(1), most=6), seen(4, 1), 1, (2, 6)),
     ],

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any
 
+from aftershock.capacity.choosing import check_owners
 from aftershock.capacity.held import HeldChange, take_back
 from aftershock.capacity.reaper import Reaper
-from aftershock.cluster import Cluster, Pod, taints
+from aftershock.cluster import Cluster, Pod, pods, taints
 from aftershock.cluster.permissions import Permission
 from aftershock.errors import AftershockError, InvalidFault
 from aftershock.evidence import Piece
@@ -137,11 +138,11 @@ class Tainted(NodeFault):
         ledger: Ledger,
         reaper: Reaper | None = None,
         lease_s: float = 120.0,
-        never: Sequence[str] = Limits().never,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__(cluster, nodes, ledger, reaper, lease_s)
         self.taint = taint
-        self._never = never
+        self.limits = limits or Limits(max_owner_share=1.0)
         self._driven: list[Pod] = []
 
     def change(self) -> dict[str, Any]:
@@ -158,15 +159,26 @@ class Tainted(NodeFault):
         return {"taint": str(self.taint)}
 
     def check(self) -> None:
-        """Refuse to end what keeps the cluster itself going."""
+        """Refuse to end what keeps the cluster itself going, and more than the limits allow."""
         super().check()
         if self.taint.effect == "NoExecute":
-            self._driven = taints.driven(self.cluster, self.taint, self.ours)
-            if vital := [pod for pod in self._driven if pod.namespace in self._never]:
+            driven = taints.driven(self.cluster, self.taint, self.ours)
+            if vital := [pod for pod in driven if pod.namespace in self.limits.never]:
                 names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in vital)
                 raise InvalidFault(
                     f"taint {self.taint}: it would end {names}: use the effect NoSchedule"
                 )
+            self._driven = self._within_limits(driven)
+
+    def _within_limits(self, driven: Sequence[Pod]) -> list[Pod]:
+        """The pods that have to go, with their owners, of whom not too many may be."""
+        found, uids = [], {pod.uid for pod in driven}
+        for namespace in {pod.namespace for pod in driven}:
+            everyone = pods.listed(self.cluster, namespace)
+            own = [pod for pod in everyone if pod.uid in uids]
+            check_owners(own, everyone, self.limits, self.taken(namespace, everyone))
+            found += own
+        return found
 
     @property
     def ended(self) -> Sequence[Pod]:

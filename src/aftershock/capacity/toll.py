@@ -38,7 +38,8 @@ class Toll:
         broken = {pod.uid for pod in runs if pod.uid in self.held or pod.uid in chosen}
         leaving = self._leaving(own)
         missing = self._missing(runs, broken)
-        return len(broken) + missing + self.scaled + leaving, max(self.most, len(runs)) + leaving
+        of = max(self.most, len(runs)) + leaving
+        return min(of, len(broken) + missing + self.scaled + leaving), of
 
     def _missing(self, runs: Sequence[Pod], broken: Collection[str]) -> int:
         """How many of those that were ended nobody has replaced."""

@@ -201,8 +201,10 @@ class Injections:
     def taint(self, nodes: Sequence[Node], effect: str) -> Tainted:
         """A taint of ours on some nodes, its value this run's name."""
         taint, lease_s = taints.checked(effect, self._value), self.settings.lease_s
-        never = self.target.inventory.limits.never
-        return Tainted(self.cluster, nodes, taint, self.ledger, self.reaper, lease_s, never)
+        limits = self.target.inventory.limits
+        return self._counted(
+            Tainted(self.cluster, nodes, taint, self.ledger, self.reaper, lease_s, limits)
+        )
 
     def drain(self, nodes: Sequence[Node], how: Ending, **more: Any) -> Injected:
         """The eviction of all that runs on some nodes: see `Drain`."""
@@ -275,11 +277,11 @@ class Injections:
         }
 
     def _active(self) -> Iterator[tuple[frozenset[str], Injected]]:
-        # Pods that are killed are their owners' share, wherever they are.
+        # Pods that are killed are their owners' share, wherever they are; so are their containers.
         return (
             (names, one)
             for names, one in self._made
-            if not isinstance(one, PodFault) and not is_over(one)
+            if not isinstance(one, PodFault) and not is_over(one) and not _is_one_kill(one)
         )
 
     def _loses(self, injection: Injected) -> bool:
@@ -367,6 +369,10 @@ class Injections:
             if (chosen is None or (names and names <= chosen))
             and (not wanted or injection.to_dict()["fault"] in wanted)
         ]
+
+
+def _is_one_kill(injection: Injected) -> bool:
+    return isinstance(injection, ContainerKill) and injection.times == 1
 
 
 def _by_name(injected: Iterable[tuple[frozenset[str], Injected]]) -> dict[str, str]:
