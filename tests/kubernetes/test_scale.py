@@ -172,14 +172,14 @@ def test_a_reaper_gives_back_what_we_did_not(site: Site, book: Ledger) -> None:
     autoscaled(site, 2, 6)
     site.core.create_namespace({"metadata": {"name": NAMESPACE}})
     reaper = Reaper(site.cluster, book, "example.local/python:3")
-    more = (book, reaper, 1.0)
+    more = (book, reaper, 4.0)  # until the second one is in its hands, too
     faults = [
         BlockedAutoscaler(site.cluster, web(site), 2, *more),
         Scaled(site.cluster, web(site), 2, *more),
     ]
     played(*faults)
     assert (asked(site), bounds(site)) == (2, (2, 2))
-    until(lambda: (asked(site), bounds(site)) == (3, (2, 6)), 15)
+    until(lambda: (asked(site), bounds(site)) == (3, (2, 6)), 30)
     until(lambda: not objects.listed(site.cluster, "lease", NAMESPACE))
     for fault in faults:
         fault.revert()
