@@ -133,9 +133,9 @@ def _node(
     if way.hello["netns"] != agent.get("netns", way.hello["netns"]):
         _end_agent(agent, node, fleet)  # the number of its process is somebody else's by now
         return _NAMESPACE_GONE
-    sentence, owned = _heal(way, injection)
-    left = sorted(owned.intersection(way.ask("fingerprint", devices=list(node.devices))))
-    if left:
+    sentence, record = _heal(way, injection)
+    looked = {"devices": list(node.devices), "looks": record.get("looks", [])}
+    if left := sorted(set(way.ask("fingerprint", **looked)).intersection(record.get("owned", ()))):
         raise HostUnreachable(f"still there: {'; '.join(left)}: remove it by hand")
     _end_agent(agent, node, fleet)
     return sentence
@@ -187,11 +187,12 @@ def _forget(injection: str, node: Node, fleet: Fleet) -> None:
         fleet.fresh(node).ask("forget", injection=injection)
 
 
-def _heal(channel: AgentChannel, injection: str) -> tuple[str, set[str]]:
+def _heal(channel: AgentChannel, injection: str) -> tuple[str, Mapping[str, Any]]:
+    """What became of it, and its record; none of what had not been armed."""
     try:
         record = channel.ask("record", injection=injection)
     except InvalidInput:
-        return "it had not been armed, so nothing is left", set()
+        return "it had not been armed, so nothing is left", {}
     before = record["state"]
     commands = [step.get("undo") or {} for step in record["steps"]]
     slow_s = max((float(undo.get("timeout_s", 0)) for undo in commands), default=0.0)
@@ -199,4 +200,4 @@ def _heal(channel: AgentChannel, injection: str) -> tuple[str, set[str]]:
     record = channel.ask("heal", patience_s, injection=injection, reason="recover")
     ended = record["ended_by"]
     how = f"it had healed already ({ended})" if before == "reverted" else f"healed now ({ended})"
-    return f"{how}, nothing is left", set(record["owned"])
+    return f"{how}, nothing is left", record

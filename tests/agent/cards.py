@@ -45,7 +45,8 @@ class Cards:
     """The GPUs of one host."""
 
     def __init__(self, folder: Path, count: int = 2) -> None:
-        self.env = gpu.environment(str(gpu.build()), str(folder / "cards"), count)
+        self.ledger = folder / "cards"
+        self.env = gpu.environment(str(gpu.build()), str(self.ledger), count)
         self.node = Node("gpu-host", "none", ("127.0.0.1",), devices=(), env=self.env)
 
     def read(self) -> list[dict[str, Any]]:
@@ -66,9 +67,16 @@ class Cards:
 
     def mode(self, index: int, mode: int) -> None:
         """As `nvidia-smi -c` does."""
+        self._set("nvmlDeviceSetComputeMode", index, mode)
+
+    def persist(self, index: int) -> None:
+        """As `nvidia-smi -pm 1` does."""
+        self._set("nvmlDeviceSetPersistenceMode", index, 1)
+
+    def _set(self, setter: str, index: int, value: int) -> None:
         self._python(
             "import pynvml as n; n.nvmlInit(); "
-            f"n.nvmlDeviceSetComputeMode(n.nvmlDeviceGetHandleByIndex({index}), {mode})"
+            f"n.{setter}(n.nvmlDeviceGetHandleByIndex({index}), {value})"
         )
 
     def _python(self, code: str) -> str:

@@ -124,13 +124,20 @@ def link_type(device: str) -> int:
     return int(struct.unpack_from("16xH", answer)[0])
 
 
-def fingerprint(devices: Sequence[str]) -> List[str]:
-    """The devices' traffic control and every link's settings, a line a thing, without counters."""
+def fingerprint(devices: Sequence[str], looks: Sequence[str] = ()) -> List[str]:
+    """The devices' traffic control and every link's settings, a line a thing, without counters.
+
+    `looks`: what else is looked at, of cardstate.LOOKS.
+    """
     numbers = [device_index(device) for device in devices]
     with netlink() as ip:
         lines = [_link_line(link) for link in ip.get_links()]
         for device, ifindex in zip(devices, numbers):
             lines += [f"{device} {line}" for line in device_lines(ip, ifindex)]
+    if looks:
+        from .cardstate import LOOKS
+
+        lines += [line for look in looks for line in LOOKS[look]()]
     return sorted(lines)
 
 

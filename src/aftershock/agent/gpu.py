@@ -142,6 +142,7 @@ def _everything(library: Any, handle: Any) -> Told:
         return _asked(library, what, handle)
 
     mode = ask(lambda n, h: n.nvmlDeviceGetComputeMode(h))
+    kept = ask(lambda n, h: n.nvmlDeviceGetPersistenceMode(h))
     reasons = ask(lambda n, h: n.nvmlDeviceGetCurrentClocksThrottleReasons(h))
     users = ask(lambda n, h: n.nvmlDeviceGetComputeRunningProcesses(h)) or []
     driver = _text(library.nvmlSystemGetDriverVersion())
@@ -149,9 +150,11 @@ def _everything(library: Any, handle: Any) -> Told:
         **_figures(library, handle),
         "sm_clock_max_mhz": ask(lambda n, h: n.nvmlDeviceGetMaxClockInfo(h, n.NVML_CLOCK_SM)),
         "power_limit_w": ask(lambda n, h: n.nvmlDeviceGetEnforcedPowerLimit(h) / 1000),
-        "throttled_by": [text for bit, text in _REASONS.items() if (reasons or 0) & bit],
+        "power_set_w": ask(lambda n, h: n.nvmlDeviceGetPowerManagementLimit(h) / 1000),
+        "throttled_by": _named_reasons(reasons),
         "ecc_uncorrected": ask(lambda n, h: n.nvmlDeviceGetTotalEccErrors(h, 1, 0)),
         "compute_mode": None if mode is None else _MODES[mode],
+        "persistence": None if kept is None else "on" if kept else "off",
         "mig": bool(ask(lambda n, h: n.nvmlDeviceGetMigMode(h)[0])),
         "processes": [
             {
@@ -164,6 +167,10 @@ def _everything(library: Any, handle: Any) -> Told:
         "driver": driver,
         "level": "emulated" if driver.endswith("-mock") else "hardware",
     }
+
+
+def _named_reasons(bits: Optional[int]) -> List[str]:
+    return [text for bit, text in _REASONS.items() if (bits or 0) & bit]
 
 
 def _command(pid: int) -> str:
@@ -240,6 +247,17 @@ def _window(readings: Sequence[Told]) -> Dict[str, Dict[str, float]]:
                 "count": len(values),
             }
     return told
+
+
+def clocks_are_set(library: Any, handle: Any) -> bool:
+    """Whether a card says that somebody has set its clocks."""
+    reasons = _asked(library, lambda n, h: n.nvmlDeviceGetCurrentClocksThrottleReasons(h), handle)
+    return USERS_CLOCKS in _named_reasons(reasons)
+
+
+def is_child_of_ours(command: str) -> bool:
+    """Whether a command line is that of an agent's child which presses a GPU."""
+    return " hog " in command and '"kind": "gpu-' in command
 
 
 def check_users(card: Told, used_by: str, anyone: bool, verb: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Mapping
 
-from . import gpu
+from . import cardstate, gpu
 from .classifier import check_options
-from .errors import AgentError, Invalid
+from .clock import end_process, identity, is_there
+from .errors import AgentError, Invalid, NotUndone
 from .hogs import Hog
 from .stress import Hogs
 
@@ -22,10 +23,16 @@ class _OnGpus(Hogs, ABC):
 
     def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self.about = {"gpus": list(options["gpus"]), "level": ""}
+        self.about = {"gpus": list(options["gpus"]), "level": "", "looks": ["gpus"]}
         self._options = dict(options)
         self._cards: List[Dict[str, Any]] = []
         self._told: Dict[int, Dict[str, Any]] = {}
+        self._children: List[Dict[str, Any]] = []
+
+    def intent(self) -> Dict[str, Any]:
+        """The kernel ends them with the agent, and the driver frees what they hold: who they are,
+        for whoever wants to see that they are gone."""
+        return {"children": self._children}
 
     def attach(self) -> Dict[str, Any]:
         """Which GPUs it is, and that they may be touched, is known by now."""
@@ -35,7 +42,13 @@ class _OnGpus(Hogs, ABC):
         self._asked = [self._words(card) for card in self._cards]
         self.about["gpus"] = [card["uuid"] for card in self._cards]
         self.about["level"] = self._cards[0]["level"]
-        return super().attach()
+        super().attach()
+        self._children = [identity(hog.pid) for hog in self._hogs]
+        owned = [
+            cardstate.process_line(card["uuid"], child["pid"], child["started"])
+            for card, child in zip(self._cards, self._children)
+        ]
+        return {"owned": [cardstate.BLIND, *owned], "undo": self.intent()}
 
     def _check(self, card: Dict[str, Any]) -> None:
         which = f"GPU {card['index']}"
@@ -129,3 +142,13 @@ class GpuCompute(_OnGpus):
             "duty": self._options["duty"],
             "bound": self._options["bound"],
         }
+
+
+def undo(intent: Mapping[str, Any]) -> List[str]:
+    """See that the children are gone, which end with their agent; one that isn't is ended."""
+    children = intent.get("children", ())
+    for child in children:
+        end_process(child)
+    if left := [child["pid"] for child in children if is_there(child)]:
+        raise NotUndone(f"process {left[0]} of ours doesn't end: does the GPU's driver hang?")
+    return []

@@ -57,6 +57,7 @@ class Held:
             "injection": injection,
             "state": "arming",
             "devices": sorted({d for step in self._steps if (d := step.about.get("device"))}),
+            "looks": sorted({look for step in self._steps for look in step.about.get("looks", ())}),
             "agent": identity(os.getpid()),
             "deadline": lease.deadline,
             "deadline_only": lease.deadline_only,
@@ -76,7 +77,7 @@ class Held:
     def arm(self) -> Record:
         """Everything prepared and attached with the gate shut: nothing is felt."""
         try:
-            self.record["before"] = fingerprint(self.record["devices"])
+            self.record["before"] = fingerprint(self.record["devices"], self.record["looks"])
             self._write()
             if any(step.outlives for step in self._steps):
                 path = str(self._records.path(self.record["injection"]))

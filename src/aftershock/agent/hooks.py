@@ -23,6 +23,7 @@ _HANDLES = 0xAF000000
 # A filter's name says, for as long as one is there, whether the qdisc came with us: the last one
 # of several injections takes it along, in whatever order and process they end.
 OUR_LINKS = "as-"  # how the names of devices of ours begin
+OUR_PROCESS = " of Aftershock"  # how a line ends that tells of a process of ours
 _MAKER, _GUEST = "aftershock+", "aftershock:"
 
 
@@ -164,7 +165,7 @@ def device_lines(ip: Any, ifindex: int) -> List[str]:
 def is_ours(line: str) -> bool:
     """Whether a fingerprint's line speaks of something that Aftershock made."""
     ours = (*NAMES.values(), f" handle {_HANDLES >> 24:x}", f"link {OUR_LINKS}")
-    return any(words in line for words in ours)
+    return line.endswith(OUR_PROCESS) or any(words in line for words in ours)
 
 
 def _tcx_line(direction: str, program: bpf.Program) -> str:

@@ -62,9 +62,9 @@ class Operations:
         """A sign of life, as any request is; answered with the clock, since clocks drift apart."""
         return boottime()
 
-    def op_fingerprint(self, *, devices: List[str]) -> List[str]:
+    def op_fingerprint(self, *, devices: List[str], looks: Optional[List[str]] = None) -> List[str]:
         """What the host looks like."""
-        return host.fingerprint(devices)
+        return host.fingerprint(devices, looks or ())
 
     def op_arm(
         self,
@@ -151,9 +151,9 @@ class Operations:
 
     def op_xid(self, *, index: int) -> int:
         """A GPU's last Xid as DCGM shows it."""
-        from .xids import last_xid
+        from .xids import last_xids
 
-        return last_xid(index)
+        return last_xids([index])[index]
 
     def op_ask(self, *, url: str, body: Optional[str], timeout_s: float) -> Dict[str, Any]:
         """What an HTTP server answers to this host."""
@@ -213,7 +213,7 @@ class Operations:
 
     def _and_after(self, record: Record) -> Record:
         there = [device for device in record["devices"] if host.is_there(device)]
-        return {**record, "after": host.fingerprint(there)}
+        return {**record, "after": host.fingerprint(there, record.get("looks", ()))}
 
     def _held(self, injection: str) -> Held:
         if injection not in self.held:

@@ -6,14 +6,16 @@ somebody has set clocks already, and the watcher resets what the agent can't.
 
 from __future__ import annotations
 
+import time
 from typing import Any, Dict, List, Mapping
 
-from . import gpu
+from . import cardstate, gpu
 from .classifier import check_options
 from .errors import AgentError, CannotDo, Invalid, NotUndone
 
 _OPTIONS = ("gpus", "used_by", "anyone", "clock_mhz", "power_w")
 _MOST = 100_000
+_SEEN_S = 1.0
 
 
 class GpuSlow:
@@ -28,7 +30,7 @@ class GpuSlow:
                 raise Invalid(f"gpu-slow: {name} {options[name]}: 0 to {_MOST}")
         self.outlives = self.rash = True
         self._options = dict(options)
-        self.about: Dict[str, Any] = {"gpus": list(options["gpus"]), "level": ""}
+        self.about: Dict[str, Any] = {"gpus": list(options["gpus"]), "level": "", "looks": ["gpus"]}
         self._cards: List[Dict[str, Any]] = []
         self._on = False
 
@@ -44,7 +46,8 @@ class GpuSlow:
                 gpu.check_users(card, self._options["used_by"], self._options["anyone"], self.kind)
                 self._cards.append(self._planned(library, card))
         self.about["level"] = found[0]["level"]
-        return {"owned": [], "undo": self.intent()}
+        owned = [line for card in self._cards for line in _lines(card)]
+        return {"owned": [cardstate.BLIND, *owned], "undo": self.intent()}
 
     def _planned(self, library: Any, card: Dict[str, Any]) -> Dict[str, Any]:
         which, clock = f"GPU {card['index']}", self._options["clock_mhz"]
@@ -131,7 +134,7 @@ def undo(intent: Mapping[str, Any]) -> List[str]:
             try:
                 handle = _handle(library, card["uuid"])
                 if card["clock_mhz"]:
-                    library.nvmlDeviceResetGpuLockedClocks(handle)
+                    _let_go(library, handle)
                 if "power_set" in card:
                     now = library.nvmlDeviceGetPowerManagementLimit(handle)
                     if now == card["power_set"]:
@@ -143,6 +146,22 @@ def undo(intent: Mapping[str, Any]) -> List[str]:
     if failed:
         raise NotUndone(f"gpu-slow: {'; '.join(failed)}: nvidia-smi -rgc and -pl put it back")
     return left
+
+
+def _lines(card: Mapping[str, Any]) -> List[str]:
+    """What a fingerprint shows of it while it is on."""
+    found = [cardstate.clocks_line(card["uuid"])] if card["clock_mhz"] else []
+    if "power_set" in card:
+        found.append(cardstate.power_line(card["uuid"], card["power_set"] / 1000))
+    return found
+
+
+def _let_go(library: Any, handle: Any) -> None:
+    """Lock the clocks no more, and wait a little until the card tells so."""
+    library.nvmlDeviceResetGpuLockedClocks(handle)
+    until = time.monotonic() + _SEEN_S
+    while gpu.clocks_are_set(library, handle) and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def _handle(library: Any, uuid: str) -> Any:

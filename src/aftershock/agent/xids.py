@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Sequence
 
-from . import gpu
+from . import cardstate, gpu
 from .classifier import check_options
 from .errors import AgentError, Invalid
 from .programs import host_program
@@ -30,7 +30,11 @@ class Xid:
         if not 1 <= options["xid"] <= 999:
             raise Invalid(f"gpu-xid: xid {options['xid']}: 1 to 999")
         self.outlives, self.rash = True, False
-        self.about: Dict[str, Any] = {"xid": options["xid"], "gpus": list(options["gpus"])}
+        self.about: Dict[str, Any] = {
+            "xid": options["xid"],
+            "gpus": list(options["gpus"]),
+            "looks": ["gpus", "xids"],
+        }
         self._options, self._injection = dict(options), injection
         self._indexes: List[int] = []
         self._on = False
@@ -41,10 +45,13 @@ class Xid:
 
     def attach(self) -> Dict[str, Any]:
         """The GPUs must be there, and DCGM able to be told."""
-        self._indexes = [card["index"] for card in gpu.find(self._options["gpus"])]
-        for index in self._indexes:
-            last_xid(index)
-        return {"owned": [], "undo": self.intent()}
+        cards, xid = gpu.find(self._options["gpus"]), self._options["xid"]
+        self._indexes = [card["index"] for card in cards]
+        shown = last_xids(self._indexes)
+        # What was shown before we came is nothing of ours.
+        new = [card["uuid"] for card in cards if shown[card["index"]] != xid]
+        owned = [cardstate.xid_line(uuid, xid) for uuid in new]
+        return {"owned": [cardstate.BLIND, *owned], "undo": self.intent()}
 
     def fire(self, until: float) -> None:
         """Tell DCGM; and the kernel's log, where a line says that it was injected."""
@@ -68,7 +75,7 @@ class Xid:
 
     def observe(self) -> Dict[str, Any]:
         """What DCGM shows."""
-        shown = {str(index): last_xid(index) for index in self._indexes}
+        shown = {str(index): xid for index, xid in last_xids(self._indexes).items()}
         return {"kind": self.kind, "counts": {}, "shown": shown, "xid": self._options["xid"]}
 
     def detach(self) -> List[str]:
@@ -87,14 +94,18 @@ def undo(intent: Mapping[str, Any]) -> List[str]:
     return []
 
 
-def last_xid(index: int) -> int:
-    """A GPU's last Xid as `dcgmi` shows it."""
-    said = _dcgmi("dmon", "-e", _FIELD, "-c", "1", "-i", str(index))
+def last_xids(indexes: Sequence[int]) -> Dict[int, int]:
+    """GPUs' last Xids as `dcgmi` shows them, all at once: each time takes it a second."""
+    if not indexes:
+        return {}
+    named = ",".join(str(index) for index in indexes)
+    said = _dcgmi("dmon", "-e", _FIELD, "-c", "1", "-i", named)
+    found = dict.fromkeys(indexes, 0)  # N/A: there never was one
     for line in said.splitlines():
         words = line.split()
         if words[:1] == ["GPU"] and words[-1].isdecimal():
-            return int(words[-1])
-    return 0  # N/A: there never was one
+            found[int(words[1])] = int(words[-1])
+    return found
 
 
 def _tell(index: int, xid: int) -> None:

@@ -40,7 +40,8 @@ typedef struct {
     bucket_t buckets[BUCKETS]; /* of all processes, also of those that have ended since */
     uint32_t lost, compute_mode, throttled;
     uint32_t locked_mhz, power_milliwatts; /* 0: not set */
-    uint32_t dcgm_xid, unused; /* what dcgmi was told to show; NVML knows nothing of it */
+    uint32_t dcgm_xid; /* what dcgmi was told to show; NVML knows nothing of it */
+    uint32_t persistence;
     uint64_t uncorrected_errors;
     uint64_t xid_count;
     uint32_t xids[EVENTS];

@@ -242,6 +242,18 @@ int nvmlDeviceSetComputeMode(void *device, unsigned mode) {
     return leave(OK);
 }
 
+int nvmlDeviceGetPersistenceMode(void *device, unsigned *mode) {
+    ASK(device, card);
+    *mode = card->persistence;
+    return leave(OK);
+}
+int nvmlDeviceSetPersistenceMode(void *device, unsigned mode) {
+    if (mode > 1) return INVALID;
+    ASK(device, card);
+    card->persistence = mode;
+    return leave(OK);
+}
+
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, process_t *out) {
     unsigned found = 0, room = *count;
     ASK(device, card);
