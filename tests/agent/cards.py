@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from aftershock.inventory import Node
@@ -26,19 +27,36 @@ for line in sys.stdin:
     print(cuda.cuCtxSynchronize() or cuda.mockgpu_ran(ctypes.c_uint64(int(line))), flush=True)
 """
 READ = """
-import json, pynvml as n
+import json, sys, pynvml as n
 n.nvmlInit()
-found = []
-for index in range(n.nvmlDeviceGetCount()):
-    card = n.nvmlDeviceGetHandleByIndex(index)
-    found.append({"used_mib": n.nvmlDeviceGetMemoryInfo(card).used >> 20,
-                  "busy": n.nvmlDeviceGetUtilizationRates(card).gpu,
-                  "mhz": n.nvmlDeviceGetClockInfo(card, n.NVML_CLOCK_SM),
-                  "watts": n.nvmlDeviceGetPowerManagementLimit(card) / 1000,
-                  "uuid": n.nvmlDeviceGetUUID(card),
-                  "users": [p.pid for p in n.nvmlDeviceGetComputeRunningProcesses(card)]})
-print(json.dumps(found))
+for line in sys.stdin:
+    found = []
+    for index in range(n.nvmlDeviceGetCount()):
+        card = n.nvmlDeviceGetHandleByIndex(index)
+        found.append({"used_mib": n.nvmlDeviceGetMemoryInfo(card).used >> 20,
+                      "busy": n.nvmlDeviceGetUtilizationRates(card).gpu,
+                      "mhz": n.nvmlDeviceGetClockInfo(card, n.NVML_CLOCK_SM),
+                      "watts": n.nvmlDeviceGetPowerManagementLimit(card) / 1000,
+                      "uuid": n.nvmlDeviceGetUUID(card),
+                      "users": [p.pid for p in n.nvmlDeviceGetComputeRunningProcesses(card)]})
+    print(json.dumps(found), flush=True)
 """
+
+
+class Reader:
+    """A process that reads NVML whenever it is asked."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.pid, self._process = process.pid, process
+        self._lock = Lock()
+
+    def read(self) -> list[dict[str, Any]]:
+        """What NVML tells it now."""
+        assert self._process.stdin and self._process.stdout
+        with self._lock:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            return list(json.loads(self._process.stdout.readline()))
 
 
 class Cards:
@@ -51,7 +69,18 @@ class Cards:
 
     def read(self) -> list[dict[str, Any]]:
         """What NVML tells an onlooker."""
-        return list(json.loads(self._python(READ)))
+        return list(json.loads(self._python(READ, "\n")))
+
+    @contextmanager
+    def reader(self) -> Iterator["Reader"]:
+        """An onlooker who stays, to be asked often."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        env = {**os.environ, **self.env}
+        with subprocess.Popen([sys.executable, "-c", READ], env=env, **pipes) as one:
+            try:
+                yield Reader(one)
+            finally:
+                one.kill()
 
     def used(self) -> list[int]:
         """Used memory of each, in MiB."""
@@ -79,11 +108,11 @@ class Cards:
             f"n.{setter}(n.nvmlDeviceGetHandleByIndex({index}), {value})"
         )
 
-    def _python(self, code: str) -> str:
+    def _python(self, code: str, told: str = "") -> str:
         command = [sys.executable, "-c", code]
         env = {**os.environ, **self.env}
         return subprocess.run(
-            command, env=env, stdout=subprocess.PIPE, text=True, check=True
+            command, env=env, input=told, stdout=subprocess.PIPE, text=True, check=True
         ).stdout
 
     @contextmanager

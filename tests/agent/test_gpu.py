@@ -204,3 +204,17 @@ def test_a_slowdown_is_refused_unless_it_is_allowed(press: Any) -> None:
     ):
         with pytest.raises(NotApplied, match=said):
             press(GpuSlowdown(**words, allowed=True))
+
+
+def test_a_second_slowdown_of_a_card_is_refused_while_one_of_ours_is_on(
+    cards: Cards, press: Any
+) -> None:
+    """It would put back what the first had set, once that is gone."""
+    first = press(GpuSlowdown(("1",), power_w=400, allowed=True))
+    for words in ({"power_w": 250}, {"clock_mhz": 300}):
+        with pytest.raises(NotApplied, match="a slowdown of ours is on GPU 1: revert it first"):
+            press(GpuSlowdown(("1",), **words, allowed=True))
+    first.revert()
+    again = press(GpuSlowdown(("1",), power_w=250, allowed=True))
+    again.revert()
+    assert speeds(cards)[1] == (345, 700.0)

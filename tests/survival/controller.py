@@ -21,6 +21,8 @@ from aftershock.faults.base import Effect, Facts, Fault, PerNode, Plan
 from aftershock.faults.exhaustion import NoRoom, OutOfMemory
 from aftershock.faults.filling import DiskFull
 from aftershock.faults.freeze import Freeze
+from aftershock.faults.gpu import GpuMemoryPressure
+from aftershock.faults.gpuslow import GpuSlowdown
 from aftershock.faults.kill import Kill
 from aftershock.faults.partition import EVERYONE, Partition
 from aftershock.faults.pressing import IoPressure
@@ -168,12 +170,20 @@ def processes(node: Node) -> Several:
     )
 
 
+def gpus(number: int) -> Several:
+    """What a child holds, and what outlives the agent, on a card that nobody else slows down."""
+    slow = GpuSlowdown((str(1 + number),), clock_mhz=300, power_w=250, allowed=True)
+    return Several((GpuMemoryPressure(("0",), take_mib=1000, anyone=True), slow))
+
+
 def fault(node: Node, cut_controller: bool, number: int) -> Fault:
     """A node's name says what is done to it."""
     if node.name == "storage":
         return storage(node, number)
     if node.name == "processes":
         return processes(node)
+    if node.name == "gpus":
+        return gpus(number)
     if "VICTIM" in node.env:
         victim = Processes(pid=int(node.env["VICTIM"]))
         return NoRoom("pids", victim) if node.name == "limit" else Freeze(processes=(victim,))

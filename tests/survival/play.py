@@ -65,6 +65,7 @@ class Drama:
     def reach(self, stage: str) -> None:
         """Wait until it stops at a stage."""
         told = self._line()
+        self.final = told if "told" in told else None
         assert told.get("at") == stage, f"{told} instead of the stage {stage}: {self._stderr()}"
         self.agents = told["agents"]
 
@@ -97,6 +98,9 @@ class Drama:
 
     def is_late(self) -> bool:
         """Whether a lease had run out before anything happened: the machine is too busy for it."""
+        if self.hurt_at is None and self.final:  # it gave up before its stage
+            parts = self.final["told"]["per_host"].values()
+            return any(part.get("ended_by") == "deadline" for part in parts)
         deadlines = [record["deadline"] for record in self.records().values()]
         at = max(self.hurt_at or boottime(), self.looked_at)
         return bool(deadlines) and min(deadlines) < at

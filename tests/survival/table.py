@@ -18,10 +18,11 @@ def table(took: Mapping[str, float | None]) -> list[str]:
             lines.append(_row(event if stage == STAGES[0] else "", stage, cells))
     lines += [f"({number}) {why}" for number, why in enumerate(reasons, 1)]
     lines += [
-        "Seconds from the event until eight hosts (a partition and a detour, by TCX and by",
+        "Seconds from the event until nine hosts (a partition and a detour, by TCX and by",
         "clsact; a volume that is filled, kept busy and throttled at once; a frozen process; a",
         "cgroup without room for another; a process that is killed again and again, while",
-        "processor time and memory are used up, and one that is killed for memory)",
+        "processor time and memory are used up, and one that is killed for memory; a GPU that",
+        "is filled while another is slow)",
         f"looked as before, and the controller had ended if it lived on. Leases: {LEASES_S[0]:g} s",
         "from the arming; a detour's queue has half a second more to run dry.",
     ]

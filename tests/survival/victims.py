@@ -1,5 +1,5 @@
 """What faults of hosts are played on: processes to freeze, to kill and to starve, a cgroup to leave
-no room, a volume.
+no room, a volume, and GPUs.
 
 Each tells by `env` what the fault needs to know of it; ONCE: no second fault can go over the first.
 """
@@ -19,12 +19,14 @@ from typing import Self
 
 from aftershock.agent import blkio, cgroups
 from aftershock.agent.errors import CannotDo
+from tests.agent.cards import Cards, Reader
 from tests.agent.cgroups import Group, group
 from tests.agent.disks import volume, why_no_volume
 from tests.conftest import MARK, marked_processes
 
 WAIT_S = 0.15
 HELD_MB = 150
+GPU_MIB, SLOW_MHZ, WATTS = 1000, 300, 700
 PART_S = 6.0  # until a busy machine has got to it
 
 
@@ -182,6 +184,32 @@ class Job:
         self.process.wait()
 
 
+class Gpus:
+    """Cards of a host: one to be filled, and for each of two faults one more to be slowed down."""
+
+    def __init__(self, cards: Cards, reader: Reader) -> None:
+        self.env = dict(cards.env)
+        self.pids = {reader.pid}
+        self._reader = reader
+
+    def passes(self) -> bool:
+        """Whether nothing is felt of all of it; that only a part is, is never so for long."""
+        until = time.monotonic() + PART_S
+        while len(felt := set(self._felt())) > 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert len(felt) == 1, f"felt in part: {self._reader.read()}"
+        return not felt.pop()
+
+    def _felt(self) -> list[bool]:
+        full, *slowed = self._reader.read()
+        limited = any(one["watts"] < WATTS for one in slowed)
+        return [full["used_mib"] > GPU_MIB, limited, any(one["mhz"] == SLOW_MHZ for one in slowed)]
+
+    def look(self) -> str:
+        """Memory, clock, power limit and users of each card."""
+        return "\n".join(map(str, self._reader.read()))
+
+
 def _resident_mb(pid: int) -> float:
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -190,7 +218,7 @@ def _resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGESIZE") / (1 << 20)
 
 
-Victim = Echo | Crowd | Store | Service
+Victim = Echo | Crowd | Store | Service | Gpus
 
 
 @contextmanager
@@ -204,6 +232,8 @@ def victims(folder: Path) -> Iterator[dict[str, Victim]]:
         made.join(idle.pid)
         found: dict[str, Victim] = {"freeze": Echo(echo), "limit": Crowd(idle, made)}
         try:
+            cards = Cards(folder, count=3)
+            found["gpus"] = Gpus(cards, stack.enter_context(cards.reader()))
             found["processes"] = stack.enter_context(_service(folder))
             if not why_no_volume():
                 found["storage"] = stack.enter_context(_store(folder / "volume"))

@@ -7,7 +7,7 @@ somebody has set clocks already, and the watcher resets what the agent can't.
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Set
 
 from . import cardstate, gpu
 from .classifier import check_options
@@ -16,6 +16,7 @@ from .errors import AgentError, CannotDo, Invalid, NotUndone
 _OPTIONS = ("gpus", "used_by", "anyone", "clock_mhz", "power_w")
 _MOST = 100_000
 _SEEN_S = 1.0
+_SLOWED: Set[str] = set()  # by UUID, those that a step of this agent has
 
 
 class GpuSlow:
@@ -45,6 +46,7 @@ class GpuSlow:
             for card in found:
                 gpu.check_users(card, self._options["used_by"], self._options["anyone"], self.kind)
                 self._cards.append(self._planned(library, card))
+        _SLOWED.update(card["uuid"] for card in self._cards)
         self.about["level"] = found[0]["level"]
         owned = [line for card in self._cards for line in _lines(card)]
         return {"owned": [cardstate.BLIND, *owned], "undo": self.intent()}
@@ -61,6 +63,8 @@ class GpuSlow:
             )
         if clock and clock >= (card["sm_clock_max_mhz"] or _MOST):
             raise Invalid(f"gpu-slow: {which} runs at {card['sm_clock_max_mhz']} MHz at most")
+        if card["uuid"] in _SLOWED:  # whose limit would be put back after it is gone
+            raise AgentError(f"gpu-slow: a slowdown of ours is on {which}: revert it first")
         if self._options["power_w"]:
             told.update(self._power(library, card))
         return told
@@ -123,7 +127,9 @@ class GpuSlow:
         return left
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Others may slow them down."""
+        if self.about["level"]:
+            _SLOWED.difference_update(card["uuid"] for card in self._cards)
 
 
 def undo(intent: Mapping[str, Any]) -> List[str]:
