@@ -39,9 +39,10 @@ def gpus(where: str = "all", gpus: str = "all", over_s: float = 1.0) -> list[dic
 
     {node, index, uuid, name, lost, utilisation_percent, memory_used_mib, memory_free_mib,
     memory_total_mib, power_w, temperature_c, sm_clock_mhz, sm_clock_max_mhz, throttled_by,
-    ecc_uncorrected, compute_mode, mig, processes: [{pid, used_mib, command}], xids, level, window:
-    {figure: {min, max, mean, count}}}. What a card does not tell is null. `xids` are those that
-    came within the window; `level` is `emulated` where the driver says that it is a mock.
+    ecc_uncorrected, compute_mode, mig, processes: [{pid, used_mib, command}], pci, xids,
+    logged_xids, level, window: {figure: {min, max, mean, count}}}. What a card does not tell is
+    null. `xids` are those that came within the window (`logged_xids`: by the kernel's log); `level`
+    is `emulated` where the driver says that it is a mock.
     """
     return gpulooks.look(runs.current(), where, gpus, over_s)
 
@@ -79,14 +80,16 @@ def gpu_utilisation_within(
     return gpulooks.within(runs.current(), level, {"where": where, "gpus": gpus}, over_s)
 
 
-def gpu_xids(where: str = "all", gpus: str = "all", over_s: float = 1.0) -> list[dict[str, Any]]:
-    """Xid errors that NVML tells of within a window: {node, index, xid}."""
-    cards = gpulooks.look(runs.current(), where, gpus, over_s)
-    return [
-        {"node": card["node"], "index": card["index"], "xid": xid}
-        for card in cards
-        for xid in card["xids"]
-    ]
+def gpu_xids(
+    where: str = "all", gpus: str = "all", over_s: float = 1.0, source: str = "nvml"
+) -> list[dict[str, Any]]:
+    """Xid errors that came within a window: {node, index, xid}.
+
+    `source`: `nvml`, its events; or `kernel-log`, the lines of the host's kernel log that name the
+    GPU's PCI address, with what is `said` beside, and whether it was said `by_driver` or written
+    there by a process.
+    """
+    return gpulooks.xids(runs.current(), {"where": where, "gpus": gpus}, over_s, source)
 
 
 def gpus_lost(where: str = "all") -> int:

@@ -14,6 +14,7 @@ from aftershock.faults.base import Fault, on
 from aftershock.hosts.channel import AgentChannel
 from aftershock.inventory import Node
 from aftershock.strain import Strain, Told
+from aftershock.xidlog import XidLog, in_words
 
 _MIB = 1 << 20
 _ASK_S = 20.0
@@ -31,6 +32,12 @@ class GpuStrain(Strain):
         super().__init__(fault, nodes)
         self.level = ""  # `emulated` where any host's driver is a mock
         self._children: dict[str, set[int]] = {}  # of ours, by host
+        self._log = XidLog()
+
+    def look_before(self, channels: Channels) -> None:
+        """Every card, and where the kernel's log ends."""
+        super().look_before(channels)
+        self._log.look_before(channels, [node.name for node in self._nodes])
 
     def see(self, channel: AgentChannel, fault: Fault) -> Told:
         """Every card, by its UUID."""
@@ -53,8 +60,8 @@ class GpuStrain(Strain):
         return found
 
     def look_after(self, channels: Channels) -> list[Piece]:
-        """That none of our children has a GPU any more, as NVML says; and how full each is."""
-        found = []
+        """That no child of ours has a GPU, as NVML says, and how full each is; Xids."""
+        found = self._log.pieces(channels)
         for host, children in self._children.items():
             now = self.see(channels[host], self._fault)
             left = [one["pid"] for card in now.values() for one in card["processes"]]
@@ -167,9 +174,11 @@ class GpuLost:
     def __init__(self, fault: Fault, nodes: Sequence[Node]) -> None:
         self._fault, self._nodes = fault, nodes
         self.level = ""
+        self._log = XidLog()
 
     def look_before(self, channels: Channels) -> None:
-        """How real it can be at all."""
+        """How real it can be at all, and where the kernel's log ends."""
+        self._log.look_before(channels, [node.name for node in self._nodes])
         for node in self._nodes:
             about = on(self._fault, node.name).to_dict()
             told = "driver" if about["processes"] else "telemetry"
@@ -187,11 +196,25 @@ class GpuLost:
         try:
             steps = channel.ask("observe", OBSERVE_S, injection=injection)
             found = [self._piece(channel, node.name, step) for step in steps]
+            if about["kernel_log"]:
+                found.append(self._logged(channel, node.name, about["xid"]))
         except AftershockError as error:
             return [unseen("gpu-lost", node.name, error)]
         if about["half"]:
             found.append(Piece("half", node.name, None, f"half a fault: {about['half']}"))
         return found
+
+    def _logged(self, channel: AgentChannel, host: str, xid: int) -> Piece:
+        told = self._log.since(host, channel)
+        if told["why"]:
+            return Piece("xid-logged", host, None, f"the kernel's log: {told['why']}")
+        seen = [one for one in told["xids"] if one["xid"] == xid]
+        said = "; ".join(map(in_words, seen)) or f"none of {xid}"
+        return Piece("xid-logged", host, bool(seen), f"the kernel's log has {said}")
+
+    def look_after(self, channels: Channels) -> list[Piece]:
+        """What the kernel's log has of Xids by now."""
+        return self._log.pieces(channels)
 
     @staticmethod
     def _piece(channel: AgentChannel, host: str, step: Told) -> Piece:

@@ -48,6 +48,7 @@ def test_a_lost_gpu_takes_its_server_with_it_until_it_is_there_again(chaos_run: 
     (injection,) = verdict["injections"]
     assert injection["bit"] and injection["ordered"] and injection["clean"], injection
     seen = {piece["name"]: piece["ok"] for piece in injection["evidence"]["pieces"]}
+    assert seen.pop("kernel-log") is not False
     assert seen == {"cuda-failing": True, "xid-shown": True}
     (failed,) = probed(outcome.journal, "Model servers that fail")
     assert failed["node"] == "node-a-1" and "returned 46" in failed["message"]

@@ -7,7 +7,7 @@ import re
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-from . import chosen
+from . import chosen, kernellog
 from .errors import CannotDo, Invalid
 
 _MIB = 1 << 20
@@ -62,14 +62,15 @@ def looked_at(over_s: float = 0.0) -> List[Told]:
 
     Beside the figures: `processes` (pid, used_mib, command), `throttled_by`, `ecc_uncorrected`
     since the driver was loaded, `compute_mode`, `level` (`emulated` where the driver says it is a
-    mock) and `xids`, those that came meanwhile. `window`: figure → min, max, mean, count. What a
-    card doesn't tell is None.
+    mock) and `xids`, those that came meanwhile (`logged_xids`: by the kernel's log). `window`:
+    figure → min, max, mean, count. What a card doesn't tell is None.
     """
     if not 0 <= over_s <= _LONGEST_S:
         raise Invalid(f"gpu: over_s {over_s}: 0 to {_LONGEST_S:g} seconds")
     with nvml() as library:
         indexes = range(library.nvmlDeviceGetCount())
         readings: List[List[Told]] = []
+        log_at = kernellog.read()["at"]
         with _listening(library, indexes) as heard:
             until = time.monotonic() + over_s
             while not readings or time.monotonic() < until:
@@ -77,10 +78,31 @@ def looked_at(over_s: float = 0.0) -> List[Told]:
                 heard(min(_SAMPLE_S, max(0.0, until - time.monotonic())))
             xids = heard(0.0)
         cards = [_card(library, index, _everything) for index in indexes]
+    logged = _logged(cards, log_at)
     for index, card in enumerate(cards):
+        card["logged_xids"] = logged[index] if logged else None
         card["window"] = _window([reading[index] for reading in readings])
         card["xids"] = xids.get(index, [])
     return cards
+
+
+def _logged(cards: Sequence[Told], after: Optional[int]) -> List[List[Told]]:
+    """Each card's Xids in the kernel's log since a record; nothing where it can't be read.
+
+    A card that is lost tells no address: its are those that are no other's.
+    """
+    told = kernellog.read(after)
+    if after is None or told["why"]:
+        return []
+    known = {card["pci"] for card in cards if not card["lost"]}
+    return [
+        [
+            one
+            for one in told["xids"]
+            if (one["pci"] not in known if card["lost"] else one["pci"] == card["pci"])
+        ]
+        for card in cards
+    ]
 
 
 def find(names: Sequence[str]) -> List[Told]:
@@ -155,6 +177,7 @@ def _everything(library: Any, handle: Any) -> Told:
         "ecc_uncorrected": ask(lambda n, h: n.nvmlDeviceGetTotalEccErrors(h, 1, 0)),
         "compute_mode": None if mode is None else _MODES[mode],
         "persistence": None if kept is None else "on" if kept else "off",
+        "pci": ask(_place),
         "mig": bool(ask(lambda n, h: n.nvmlDeviceGetMigMode(h)[0])),
         "processes": [
             {
@@ -176,6 +199,12 @@ def _named_reasons(bits: Optional[int]) -> List[str]:
 def _command(pid: int) -> str:
     """Nothing for a process that this PID namespace doesn't show."""
     return chosen.in_a_line(pid)
+
+
+def _place(library: Any, handle: Any) -> str:
+    """Where a card is, as the driver's lines in the kernel's log name it."""
+    found = library.nvmlDeviceGetPciInfo(handle)
+    return f"{found.domain:04x}:{found.bus:02x}:{found.device:02x}"
 
 
 def _utilisation(library: Any, handle: Any) -> Any:

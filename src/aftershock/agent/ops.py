@@ -17,7 +17,20 @@ from .records import Record, Records
 PROTOCOL = 1
 # Answered from threads, so that they can't delay a lease.
 SLOW = frozenset(
-    {"reach", "probe", "gpu", "survey", "end", "look", "storage", "vitals", "fork", "ask", "xid"}
+    {
+        "reach",
+        "probe",
+        "gpu",
+        "survey",
+        "end",
+        "look",
+        "storage",
+        "vitals",
+        "fork",
+        "ask",
+        "xid",
+        "kernel_log",
+    }
 )
 
 
@@ -154,6 +167,12 @@ class Operations:
         from .xids import last_xids
 
         return last_xids([index])[index]
+
+    def op_kernel_log(self, *, after: Optional[int] = None) -> Dict[str, Any]:
+        """Xids in the kernel's log since a record, and its newest record."""
+        from .kernellog import read
+
+        return read(after)
 
     def op_ask(self, *, url: str, body: Optional[str], timeout_s: float) -> Dict[str, Any]:
         """What an HTTP server answers to this host."""

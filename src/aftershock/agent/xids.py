@@ -5,19 +5,18 @@ DCGM forgets what was injected when it reads the field anew: so it is told again
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import Any, Dict, List, Mapping, Sequence
 
-from . import cardstate, gpu
+from . import cardstate, gpu, kernellog
 from .classifier import check_options
 from .errors import AgentError, Invalid
 from .programs import host_program
 
 _OPTIONS = ("gpus", "xid", "kernel_log")
+INJECTED = "injected by Aftershock: nothing is wrong with the GPU"
 _FIELD = "230"  # DCGM_FI_DEV_XID_ERRORS
 _LONGEST_S = 10.0
-_KMSG = "/dev/kmsg"
 
 
 class Xid:
@@ -37,6 +36,7 @@ class Xid:
         }
         self._options, self._injection = dict(options), injection
         self._indexes: List[int] = []
+        self._places: List[str] = []
         self._on = False
 
     def intent(self) -> Dict[str, Any]:
@@ -47,6 +47,7 @@ class Xid:
         """The GPUs must be there, and DCGM able to be told."""
         cards, xid = gpu.find(self._options["gpus"]), self._options["xid"]
         self._indexes = [card["index"] for card in cards]
+        self._places = [f"PCI:{card['pci']}" if card["pci"] else "no PCI" for card in cards]
         shown = last_xids(self._indexes)
         # What was shown before we came is nothing of ours.
         new = [card["uuid"] for card in cards if shown[card["index"]] != xid]
@@ -58,8 +59,8 @@ class Xid:
         self._on = True
         self.tick()
         if self._options["kernel_log"]:
-            for index in self._indexes:
-                _log(f"NVRM: Xid (GPU {index}): {self._options['xid']}, injected by Aftershock, ")
+            for place in self._places:
+                kernellog.write(f"NVRM: Xid ({place}): {self._options['xid']}, {INJECTED}")
 
     def tick(self) -> None:
         """Tell it again."""
@@ -123,11 +124,3 @@ def _dcgmi(*words: str) -> str:
     if done.returncode:
         raise AgentError(f"gpu-xid: {' '.join(words)}: {said or 'dcgmi failed'}")
     return said
-
-
-def _log(line: str) -> None:
-    number = os.open(_KMSG, os.O_WRONLY)
-    try:
-        os.write(number, f"<3>{line}\n".encode())
-    finally:
-        os.close(number)

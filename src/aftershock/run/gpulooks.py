@@ -62,6 +62,23 @@ def _named(cards: Sequence[Told], gpus: str, node: str) -> list[Told]:
     return chosen
 
 
+def xids(run: Run, place: Mapping[str, str], over_s: Any, source: str) -> list[Told]:
+    """See `aftershock.probes.gpu.gpu_xids`."""
+    if source not in ("nvml", "kernel-log"):
+        raise InvalidInput(f"source {source!r}: nvml or kernel-log")
+    found = []
+    for card in look(run, place["where"], place["gpus"], over_s):
+        which = {"node": card["node"], "index": card["index"]}
+        if source == "nvml":
+            found += [{**which, "xid": xid} for xid in card["xids"]]
+        elif card["logged_xids"] is None:
+            raise Unsupported(f"{card['node']}: the kernel's log can't be read (/dev/kmsg)")
+        else:
+            keys = ("xid", "said", "by_driver")
+            found += [{**which, **{key: one[key] for key in keys}} for one in card["logged_xids"]]
+    return found
+
+
 def figure(run: Run, what: str, place: Mapping[str, str], how: Mapping[str, Any]) -> float:
     """See `aftershock.probes.gpu.gpu_figure`."""
     for name, value, known in (

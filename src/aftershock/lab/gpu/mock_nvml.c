@@ -6,6 +6,7 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
 #define MEMORY_V2 0x02000028u
 #define TEMPERATURE_V1 0x0100000cu
 #define XID_EVENTS 8ull
+#define FIRST_BUS 0x3bu
 #define LEAST_MHZ 210u
 #define LEAST_MILLIWATTS 200000u
 #define IDLE_REASON 1ull
@@ -13,6 +14,7 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
 #define POWER_CAP_REASON 4ull
 
 typedef struct { unsigned long long total, free, used; } memory_t;
+typedef struct { char legacy[16]; unsigned domain, bus, device, device_id, subsystem_id; char id[32]; } pci_t;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory_v2_t;
 typedef struct { unsigned gpu, memory; } utilization_t;
 typedef struct { unsigned version; int sensor; int temperature; } temperature_t;
@@ -95,6 +97,15 @@ int nvmlDeviceGetName(void *device, char *text, unsigned size) {
 int nvmlDeviceGetUUID(void *device, char *text, unsigned size) {
     ASK(device, card);
     snprintf(text, size, "%s", card->uuid);
+    return leave(OK);
+}
+
+int nvmlDeviceGetPciInfo_v3(void *device, pci_t *pci) {
+    ASK(device, card);
+    (void)card;
+    *pci = (pci_t){.bus = FIRST_BUS + (unsigned)(uintptr_t)device - 1, .device_id = 0x233010de};
+    snprintf(pci->legacy, sizeof pci->legacy, "0000:%02X:00.0", pci->bus);
+    snprintf(pci->id, sizeof pci->id, "00000000:%02X:00.0", pci->bus);
     return leave(OK);
 }
 
