@@ -102,6 +102,10 @@ class Cards:
         """As `nvidia-smi -pm 1` does."""
         self._set("nvmlDeviceSetPersistenceMode", index, 1)
 
+    def limit_w(self, index: int, watts: int) -> None:
+        """As `nvidia-smi -pl` does."""
+        self._set("nvmlDeviceSetPowerManagementLimit", index, watts * 1000)
+
     def _set(self, setter: str, index: int, value: int) -> None:
         self._python(
             "import pynvml as n; n.nvmlInit(); "

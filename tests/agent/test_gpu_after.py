@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cards import Cards
-from wires import wait_for
+from wires import is_gone, wait_for
 
 from aftershock.agent import gpusteps
 from aftershock.agent.cardstate import BLIND
@@ -22,6 +22,7 @@ from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
 from aftershock.faults.gpuloss import GpuLoss
 from aftershock.faults.gpuslow import GpuSlowdown
 from aftershock.hosts.fleet import Fleet
+from aftershock.recover import recover
 
 LOCK = """
 import pynvml as n, sys, time
@@ -148,3 +149,68 @@ def test_a_child_that_outlived_its_agent_is_ended_by_who_heals_in_its_place() ->
         gpusteps.undo({"children": [who]})
         assert child.wait() == -signal.SIGTERM
     assert gpusteps.undo({}) == [], "of a record that an earlier version wrote"
+
+
+def kill_both(cards: Cards, fleet: Fleet, injection: Any) -> None:
+    """SIGKILL of the watcher, where there is one, and of the agent: nobody is left to undo."""
+    agent = fleet.fresh(cards.node)
+    watcher = agent.ask("record", injection=injection.id).get("watcher")
+    for number in ([watcher["pid"]] if watcher else []) + [agent.pid]:
+        os.kill(number, signal.SIGKILL)
+    assert wait_for(lambda: is_gone(agent.pid), 10)
+
+
+def test_recover_puts_clocks_and_power_back_when_agent_and_watcher_are_dead(
+    cards: Cards, break_: Any, fleet: Fleet
+) -> None:
+    injection = break_(GpuSlowdown(("0", "1"), clock_mhz=300, power_w=250, allowed=True))
+    kill_both(cards, fleet, injection)
+    cards.limit_w(1, 500)
+    slow = [(card["mhz"], card["watts"]) for card in cards.read()]
+    assert slow == [(300, 250.0), (300, 500.0)], "both outlive whoever set them"
+    found = recover(force=True)
+    assert found.healed and "healed now (the agent's death)" in found.lines()[0], found.lines()
+    back = [(card["mhz"], card["watts"]) for card in cards.read()]
+    assert back == [(345, 700.0), (345, 500.0)], "but for the limit that somebody set since"
+    assert recover(force=True).healed, "twice is fine"
+
+
+def test_recover_takes_the_xid_back_that_monitoring_still_shows(
+    cards: Cards, break_: Any, fleet: Fleet
+) -> None:
+    injection = break_(GpuLoss(("all",), xid=48))
+    kill_both(cards, fleet, injection)
+    agent = fleet.fresh(cards.node)
+
+    def shown() -> list[str]:
+        lines = agent.ask("fingerprint", devices=[], looks=["xids"])
+        return [line for line in lines if "Xid 48" in line]
+
+    assert len(shown()) == 2, "it outlives whoever told it"
+    assert recover(force=True).healed
+    assert shown() == []
+
+
+def test_recover_says_what_it_could_not_put_back_and_does_so_once_it_can(
+    cards: Cards, break_: Any, fleet: Fleet
+) -> None:
+    injection = break_(GpuSlowdown(("0",), power_w=250, allowed=True))
+    kill_both(cards, fleet, injection)
+    cards.control(0, lost=1)
+    found = recover(force=True)
+    assert not found.healed
+    assert "GPU 0: GPU is lost: nvidia-smi" in found.lines()[0], found.lines()
+    cards.control(0, lost=0)
+    assert recover(force=True).healed and cards.read()[0]["watts"] == 700
+
+
+def test_recover_ends_the_child_of_an_agent_that_hangs(
+    cards: Cards, break_: Any, fleet: Fleet
+) -> None:
+    injection = break_(GpuMemoryPressure(("0",), take_mib=1000))
+    agent = fleet.fresh(cards.node).pid
+    os.kill(agent, signal.SIGSTOP)
+    assert recover(force=True).healed
+    assert cards.read()[0]["users"] == [] and is_gone(agent)
+    injection.revert()
+    assert injection.to_dict()["clean"] is True
