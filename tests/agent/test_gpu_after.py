@@ -214,3 +214,17 @@ def test_recover_ends_the_child_of_an_agent_that_hangs(
     assert cards.read()[0]["users"] == [] and is_gone(agent)
     injection.revert()
     assert injection.to_dict()["clean"] is True
+
+
+def test_nvml_stays_open_from_the_arming_on(cards: Cards) -> None:
+    """Once, however many faults come; what only looks closes it again."""
+    code = """
+import pynvml
+from aftershock.agent import gpu
+for look in (gpu.gpus, gpu.looked_at, lambda: gpu.find(["all"]), lambda: gpu.find(["0"])):
+    look()
+    print(pynvml._nvmlLib_refcount)
+"""
+    env = {**os.environ, **cards.env}
+    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    assert told.stdout.split() == [b"0", b"0", b"1", b"1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
@@ -49,6 +50,14 @@ def nvml() -> Iterator[Any]:
         yield pynvml
     finally:
         pynvml.nvmlShutdown()
+
+
+@functools.cache
+def _keep_open() -> None:
+    """Once a process, until its end."""
+    import pynvml
+
+    pynvml.nvmlInit()
 
 
 def gpus() -> List[Told]:
@@ -106,8 +115,13 @@ def _logged(cards: Sequence[Told], after: Optional[int]) -> List[List[Told]]:
 
 
 def find(names: Sequence[str]) -> List[Told]:
-    """The GPUs that are named by index or UUID, or `all`; Invalid for one that isn't there."""
+    """The GPUs that are named by index or UUID, or `all`; Invalid for one that isn't there.
+
+    NVML stays open from here on: a driver that nobody uses forgets clocks and limits, and takes
+    seconds a card to begin anew, in the midst of a heal.
+    """
     cards = looked_at()
+    _keep_open()
     if list(names) == ["all"]:
         if not cards:
             raise CannotDo("there is no GPU on this host")
