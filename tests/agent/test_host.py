@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -225,10 +226,11 @@ def test_a_lowered_limit_is_put_back_by_the_watcher_and_by_recover(
 
 def watcher_of(agent: int) -> int:
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        words: list[bytes] = []
+        with suppress(OSError):  # no process, or one that has just ended
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"watch" in words and str(agent).encode() in words:
-                return int(entry.name)
+        if b"watch" in words and str(agent).encode() in words:
+            return int(entry.name)
     raise AssertionError("no watcher")
 
 

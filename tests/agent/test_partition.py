@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from wires import HOOKS, Inject, World, arrives, inside, lost
+from wires import HOOKS, Inject, World, arrives, inside, lost, wait_for
 
 from aftershock.agent import facts
 from aftershock.errors import NotApplied
@@ -72,14 +72,13 @@ def test_neighbours_still_find_each_other(wires: World, inject: Inject, hook: st
     inject(hook=hook)
     for family in (4, 6):
         assert lost(w, a, family)
-    states = subprocess.run(
-        ["ip", "-n", wires.netns("w"), "neigh", "show", "dev", "eth0"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.splitlines()
-    known = {line.split()[0] for line in states if "lladdr" in line}
-    assert {"10.99.0.1", "fd99::1"} <= known, "ARP and neighbour discovery pass"
+
+    def known() -> set[str]:
+        words = ["ip", "-n", wires.netns("w"), "neigh", "show", "dev", "eth0"]
+        shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        return {line.split()[0] for line in shown.splitlines() if "lladdr" in line}
+
+    assert wait_for(lambda: known() >= {"10.99.0.1", "fd99::1"}), "ARP and discovery pass"
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -17,7 +17,7 @@ from aftershock.inventory import Inventory, Node, NodePod
 from aftershock.rights import abilities
 
 from .sites import Site
-from .test_pod_faults import granted
+from .test_rights import granted
 
 ROOT = Path(__file__).parents[2]
 AFTERSHOCK = Path(sys.executable).with_name("aftershock")
