@@ -22,7 +22,7 @@ demo: .venv/.users
 	$(BIN)/chaos run $(DEMO)
 
 # All of it, whatever fails; what ran in the background is shown when it has ended. What measures time
-# (`timed`) comes last, two tests at a time, which wait most of theirs.
+# (`timed`) comes last and alone.
 test: .venv/.developers build/developers
 	@status=0; \
 	nice -n 19 $(AGAIN) build/newer-python build/guest/ready >build/ready.log 2>&1 & ready=$$!; \
@@ -33,7 +33,7 @@ test: .venv/.developers build/developers
 	$(PYTEST) -n 2 --dist worksteal $(WORLDS) --ignore=tests/ssh/test_zone_failure.py || status=$$?; \
 	wait $$guests || status=$$?; cat build/guests.log; \
 	wait $$behind || status=$$?; cat build/behind.log; \
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m timed tests/load || status=$$?; \
+	$(BIN)/python -m pytest -m timed tests/load || status=$$?; \
 	exit $$status
 
 .PHONY: test-behind
