@@ -225,18 +225,19 @@ class Injection:
     def _gather(self, nodes: Sequence[Node]) -> Aftermath:
         """A host that its own fault cuts off from us heals at the deadline, and is asked then.
 
-        What lasted beyond our order, which could not be heard there, was not healed early. A line
-        that was cut while we tried may be slow to notice: who began late enough has the last word.
+        What lasted beyond our order, which could not be heard there, was not healed early.
         """
         while True:
-            overdue = time.monotonic() > self._deadline + _HEALED_S
             # A command is undone, and then looked for.
             found = gather(self.id, nodes, self._fleet, self._before, 2 * self._slow_s)
             if not self._lease["deadline_only"]:
                 return found
-            if not any(map(_is_cut_off, found.errors.values())) or overdue:
+            if not any(map(_is_cut_off, found.errors.values())) or self._is_overdue():
                 return found.obeying(self._ordered_at)
             time.sleep(_DEAF_S)
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() > self._deadline + _HEALED_S
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the journal; what hasn't happened yet is None."""
