@@ -180,6 +180,7 @@ def test_recover_takes_the_xid_back_that_monitoring_still_shows(
 ) -> None:
     injection = break_(GpuLoss(("all",), xid=48))
     kill_both(cards, fleet, injection)
+    fleet.let_go(cards.node)  # its end may not have been noticed yet
     agent = fleet.fresh(cards.node)
 
     def shown() -> list[str]:

@@ -143,9 +143,9 @@ def test_an_order_reaches_an_agent_whose_channel_is_lost(
 
 
 def test_injections_on_one_agent_have_leases_of_their_own(wires: World, inject: Inject) -> None:
-    short = inject(lease_s=0.7, direction="ingress")
+    short = inject(lease_s=2.5, direction="ingress")  # a busy machine may need one to fire
     long = inject(direction="egress")
-    assert arrives(wires["w"], wires["a"], within_s=2.0)
+    assert arrives(wires["w"], wires["a"], within_s=6.0)
     assert lost(wires["a"], wires["w"])
     assert ended(short)["ended_by"] == "deadline"
     assert ended(long)["ordered"] is True

@@ -28,7 +28,7 @@ from sites import WAYS
 
 from tests.agent.disks import small_disk
 
-LEASES_S = (2.0, 8.0)
+LEASES_S = (2.0, 8.0, 24.0)
 STAGES = ("before arming", "armed", "fired", "reverting")
 NOTHING_CUT = "the fault cuts nothing before it is fired"
 NO_ROLLBACK = "nothing is armed, so there is no rollback to interrupt"
@@ -59,7 +59,7 @@ class Cell:
     def play(self, folder: Path) -> float:
         """Play it, look at everything; seconds from the event until the hosts were as before.
 
-        Played again with a longer lease when the machine was too busy to get there within it.
+        Played again with a longer lease while the machine is too busy to get there within it.
         """
         for lease_s in LEASES_S:
             place = folder / f"lease-{lease_s:g}"
