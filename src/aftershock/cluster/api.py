@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aftershock.cluster.access import find
+from aftershock.cluster.calls import under_way
 from aftershock.cluster.refusals import refused, unreached
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -155,7 +156,8 @@ class Cluster:
         from urllib3.exceptions import HTTPError
 
         try:
-            return function(*arguments, **{"_request_timeout": TIMEOUT_S, **named})
+            with under_way:
+                return function(*arguments, **{"_request_timeout": TIMEOUT_S, **named})
         except self._client.ApiException as error:
             if gone_is_fine and error.status in (404, 409):
                 return None
