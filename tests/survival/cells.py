@@ -26,6 +26,7 @@ from play import (
 )
 from sites import WAYS
 
+from aftershock.agent.clock import boottime
 from tests.agent.disks import small_disk
 
 LEASES_S = (2.0, 8.0, 24.0)
@@ -131,6 +132,8 @@ def agent_killed(drama: Drama, stage: str) -> float:
         os.kill(pid, signal.SIGKILL)
     took = hosts_are_as_before(drama)
     final = drama.end()
+    if stage == "before arming":  # all of its life was still to come
+        drama.looked_at = boottime()
     _fails_only_armed(final, stage)
     _taken_back(drama, "fired")
     assert final["told"]["ordered"] is (stage == "before arming"), final["told"]
