@@ -32,15 +32,14 @@ class Limit:
         self.outlives = self.rash = True
         self.about: Dict[str, Any] = {"what": options["what"], "chosen": dict(options["chosen"])}
         self._room: int = options["room"]
-        self._numbers: List[Dict[str, Any]] = []
+        self._borrowed = numbers.Borrowed()
         self._group: Optional[cgroups.Cgroup] = None
         self._refused_before = 0
-        self._on = self._holds = False
         self._injection = injection
 
     def intent(self) -> Dict[str, Any]:
         """What undoes it from outside: the numbers as they were."""
-        return {"numbers": self._numbers}
+        return {"numbers": self._borrowed.numbers}
 
     def attach(self) -> Dict[str, Any]:
         """What is to be set and what is there by now; nothing is touched."""
@@ -54,39 +53,36 @@ class Limit:
                     "nothing would happen"
                 )
             self._refused_before = group.number("max")
-            self._numbers = [numbers.of_cgroup(group, "limit", wanted)]
+            lower = [numbers.of_cgroup(group, "limit", wanted)]
             self.about["cgroup"] = group.path
         else:
             found = chosen.find_exactly(choice)
             pids = chosen.with_descendants(found) if choice.get("tree") else found
             made = [numbers.of_process("files_of", pid, _full(pid, self._room)) for pid in pids]
-            self._numbers = [one for one in made if one["set"] < one["was"]]
-            if not self._numbers:
+            lower = [one for one in made if one["set"] < one["was"]]
+            if not lower:
                 raise AgentError("limit: these processes may open no more files already")
-        numbers.claim(self._numbers)
-        self._holds = True
+        self._borrowed.claim(lower)
         return {"owned": [], "undo": self.intent()}
 
     def fire(self, until: float) -> None:
         """Set them."""
-        self._on = True
-        numbers.put(self._numbers)
+        self._borrowed.put()
 
     def tick(self) -> None:
         """Nothing comes due."""
 
     def shut(self) -> None:
         """Put them back; what goes wrong is told when it is looked after."""
-        if self._on:
-            try:
-                numbers.restore(self._numbers)
-            except AgentError:
-                return
-            self._on = False
+        self._borrowed.shut()
 
     def observe(self) -> Dict[str, Any]:
         """How many limits are set, and how many forks the kernel refused by them."""
-        seen = {"kind": self.kind, "counts": {}, "set": len(numbers.still_set(self._numbers))}
+        seen = {
+            "kind": self.kind,
+            "counts": {},
+            "set": len(numbers.still_set(self._borrowed.numbers)),
+        }
         if self._group is None:
             return seen
         try:
@@ -97,17 +93,11 @@ class Limit:
 
     def detach(self) -> List[str]:
         """All as it was, but for what others set meanwhile."""
-        if not self._on:
-            return []
-        left = numbers.restore(self._numbers)
-        self._on = False
-        return left
+        return self._borrowed.restore()
 
     def close(self) -> None:
         """Others may set them now."""
-        if self._holds:
-            numbers.release(self._numbers)
-            self._holds = False
+        self._borrowed.release()
 
 
 def undo(intent: Mapping[str, Any]) -> List[str]:

@@ -7,6 +7,7 @@ else has changed meanwhile is theirs, and is left.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -33,24 +34,6 @@ def of_process(kind: str, pid: int, value: int) -> Dict[str, Any]:
     """A process' `files_of` or `adj_of`, to be set to a value."""
     number = {kind: pid, "started": start_ticks(pid), "boot": boot_id(), "set": value}
     return {**number, "was": _read(number)}
-
-
-def claim(numbers: Sequence[Number]) -> None:
-    """Keep them for one injection; refused where another has one of them."""
-    if taken := [tell(number) for number in numbers if tell(number) in _claimed]:
-        raise AgentError(f"{taken[0]} is set by another injection: heal that first")
-    _claimed.update(tell(number) for number in numbers)
-
-
-def release(numbers: Sequence[Number]) -> None:
-    """Let others have them; twice is fine."""
-    _claimed.difference_update(tell(number) for number in numbers)
-
-
-def put(numbers: Sequence[Number]) -> None:
-    """Set them, in order."""
-    for number in numbers:
-        _write(number, number["set"])
 
 
 def restore(numbers: Sequence[Number]) -> List[str]:
@@ -91,6 +74,48 @@ def tell(number: Number) -> str:
     if "files_of" in number:
         return f"open files of process {number['files_of']}"
     return f"oom_score_adj of process {number['adj_of']}"
+
+
+class Borrowed:
+    """One step's numbers: claimed, set, put back, let go. Each twice is fine."""
+
+    def __init__(self) -> None:
+        self.numbers: List[Dict[str, Any]] = []
+        self._claimed: Set[str] = set()
+        self.on = False
+
+    def claim(self, numbers: Sequence[Dict[str, Any]]) -> None:
+        """Keep them for this step; refused where another has one of them."""
+        told = {tell(number) for number in numbers}
+        if taken := sorted(told & _claimed):
+            raise AgentError(f"{taken[0]} is set by another injection: heal that first")
+        self.numbers, self._claimed = list(numbers), told
+        _claimed.update(told)
+
+    def put(self) -> None:
+        """Set them, in order."""
+        self.on = True
+        for number in self.numbers:
+            _write(number, number["set"])
+
+    def restore(self) -> List[str]:
+        """Put them back if they were set; the lines that are left to others, or NotUndone."""
+        if not self.on:
+            return []
+        left = restore(self.numbers)
+        self.on = False
+        return left
+
+    def shut(self) -> bool:
+        """The same without a word, which comes when it is looked after; whether it went well."""
+        with contextlib.suppress(AgentError):
+            self.restore()
+        return not self.on
+
+    def release(self) -> None:
+        """Let others have them."""
+        _claimed.difference_update(self._claimed)
+        self._claimed = set()
 
 
 class _Gone(Exception):

@@ -55,16 +55,15 @@ class Oom:
         self.kind = "oom"
         self.outlives = self.rash = True
         self.about: Dict[str, Any] = {"chosen": dict(options["chosen"]), "kills": options["kills"]}
-        self._numbers: List[Dict[str, Any]] = []
+        self._borrowed = numbers.Borrowed()
         self._group: Optional[cgroups.Cgroup] = None
         self._hog: Optional[Hog] = None
         self._before = self._kills = 0
-        self._on = self._holds = False
         self._injection = injection
 
     def intent(self) -> Dict[str, Any]:
         """What undoes it from outside: the numbers as they were."""
-        return {"numbers": self._numbers}
+        return {"numbers": self._borrowed.numbers}
 
     def attach(self) -> Dict[str, Any]:
         """The child stands in the cgroup and takes nothing; no limit is touched."""
@@ -74,7 +73,7 @@ class Oom:
             raise AgentError(f"oom: {group.tell()} has no process in it: name one that has")
         self.about["cgroup"] = group.path
         wanted = min(group.number("usage") + _MARGIN, group.number("limit"))
-        self._numbers = [numbers.of_cgroup(group, "limit", wanted), *_swap(group, wanted)]
+        lower = [numbers.of_cgroup(group, "limit", wanted), *_swap(group, wanted)]
         members = [_Member.of(pid) for pid in group.pids()]
         first = self._first(members, wanted)
         self._before = group.number("oom_kill")
@@ -86,9 +85,8 @@ class Oom:
             _rank(self._hog.pid, _second(_Member.of(self._hog.pid).rss, wanted))
         else:  # who comes up anew is to die before it
             _rank(self._hog.pid, _NEVER)
-        self._numbers += [numbers.of_process("adj_of", pid, _FIRST) for pid in first]
-        numbers.claim(self._numbers)
-        self._holds = True
+        raised = [numbers.of_process("adj_of", pid, _FIRST) for pid in first]
+        self._borrowed.claim([*lower, *raised])
         return {"owned": [], "undo": self.intent()}
 
     def _first(self, members: Sequence[_Member], limit: int) -> List[int]:
@@ -103,14 +101,13 @@ class Oom:
     def fire(self, until: float) -> None:
         """Lower the limit, and let the child take what is left."""
         assert self._hog
-        self._on = True
-        numbers.put(self._numbers)
+        self._borrowed.put()
         self._hog.go(until)
 
     def tick(self) -> None:
         """Once it has happened, let go: what comes up in its place has all its room."""
         self._count()
-        if self._on and (self._kills >= self.about["kills"] or not self._is_eating()):
+        if self._borrowed.on and (self._kills >= self.about["kills"] or not self._is_eating()):
             self.shut()
 
     def _is_eating(self) -> bool:
@@ -123,7 +120,7 @@ class Oom:
                 seen = self._group.number("oom_kill") - self._before
                 # The child ends by itself when it sees the last kill, unless that was its own.
                 enough = seen >= self.about["kills"]
-                seen -= self._hog.was_killed(_LEAVES_S if enough and self._on else 0.0)
+                seen -= self._hog.was_killed(_LEAVES_S if enough and self._borrowed.on else 0.0)
                 self._kills = max(self._kills, seen)
 
     def shut(self) -> None:
@@ -132,38 +129,24 @@ class Oom:
             if told := self._hog.hear(0.0):
                 self._kills = max(self._kills, told.get("kills", 0))
             self._hog.end()
-        if self._on:
-            try:
-                numbers.restore(self._numbers)
-            except AgentError:
-                return
-            self._on = False
-            self._release()
-
-    def _release(self) -> None:
-        if self._holds:
-            numbers.release(self._numbers)
-            self._holds = False
+        if self._borrowed.on and self._borrowed.shut():
+            self._borrowed.release()
 
     def observe(self) -> Dict[str, Any]:
         """How many the kernel killed in the cgroup, by its own count."""
         self._count()
-        limited = bool(numbers.still_set(self._numbers))
+        limited = bool(numbers.still_set(self._borrowed.numbers))
         seen = {"kind": self.kind, "counts": {}, "kills": self._kills, "limited": limited}
         return {**seen, "cgroup": self.about.get("cgroup", "")}
 
     def detach(self) -> List[str]:
         """All as it was, but for what others set meanwhile."""
         self.shut()
-        if not self._on:
-            return []
-        left = numbers.restore(self._numbers)
-        self._on = False
-        return left
+        return self._borrowed.restore()
 
     def close(self) -> None:
         """Whatever became of it, no child stays, and others may set the numbers."""
-        self._release()
+        self._borrowed.release()
         if self._hog:
             self._hog.end()
 

@@ -46,24 +46,21 @@ class SwapOut:
         self.outlives = self.rash = True
         self.about: Dict[str, Any] = {"chosen": dict(options["chosen"]), "keep_share": self._keep}
         self.about["cgroup"] = ""
-        self._numbers: List[Dict[str, Any]] = []
-        self._on = self._holds = False
+        self._borrowed = numbers.Borrowed()
         self._child: "Optional[subprocess.Popen[bytes]]" = None
 
     def intent(self) -> Dict[str, Any]:
         """What undoes it from outside: the number as it was."""
-        return {"numbers": self._numbers}
+        return {"numbers": self._borrowed.numbers}
 
     def attach(self) -> Dict[str, Any]:
         """What is to be set, and who sets it, waiting; nothing is felt."""
         group = group_of(self.about["chosen"], "memory")
-        self._numbers = [numbers.of_cgroup(group, "high", _bound(group, self._keep))]
+        number = numbers.of_cgroup(group, "high", _bound(group, self._keep))
         self.about["cgroup"] = group.path
-        (number,) = self._numbers
         if number["set"] >= number["was"]:
             raise AgentError(f"swap-out: {number['file']} is {number['was']} already: nothing more")
-        numbers.claim(self._numbers)
-        self._holds = True
+        self._borrowed.claim([number])
         words = [str(os.getpid()), number["file"], str(number["set"])]
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _LOWER, *words],
@@ -75,7 +72,7 @@ class SwapOut:
 
     def fire(self, until: float) -> None:
         """Let the child set it."""
-        self._on = True
+        self._borrowed.on = True
         if self._child and self._child.stdin:
             with contextlib.suppress(OSError):  # it has ended: seen, as nothing is swapped
                 self._child.stdin.write(b"\n")
@@ -87,33 +84,26 @@ class SwapOut:
     def shut(self) -> None:
         """End the child, put the number back; what goes wrong is told when it is looked after."""
         self._end_child()
-        if self._on:
-            try:
-                numbers.restore(self._numbers)
-            except AgentError:
-                return
-            self._on = False
+        self._borrowed.shut()
 
     def observe(self) -> Dict[str, Any]:
         """Whether the bound is set."""
-        seen = {"kind": self.kind, "counts": {}, "set": len(numbers.still_set(self._numbers))}
+        seen = {
+            "kind": self.kind,
+            "counts": {},
+            "set": len(numbers.still_set(self._borrowed.numbers)),
+        }
         return {**seen, "cgroup": self.about["cgroup"]}
 
     def detach(self) -> List[str]:
         """The bound is as it was; what is in swap comes back when it is touched."""
         self._end_child()
-        if not self._on:
-            return []
-        left = numbers.restore(self._numbers)
-        self._on = False
-        return left
+        return self._borrowed.restore()
 
     def close(self) -> None:
         """Others may set it now."""
         self._end_child()
-        if self._holds:
-            numbers.release(self._numbers)
-            self._holds = False
+        self._borrowed.release()
 
     def _end_child(self) -> None:
         if self._child:
