@@ -244,7 +244,7 @@ def test_an_agent_joins_a_world_and_ends_with_it(inner_world: int, fleet: Fleet)
     assert b"AFTERSHOCK_TEST_INSIDE=yes" in Path(f"/proc/{agent}/environ").read_bytes()
     assert channel.ask("facts", devices=["lo"])["devices"][0]["tcx"] in (True, False)
     os.kill(inner_world, 9)
-    assert wait_for(lambda: is_gone(agent), 2.0)
+    assert wait_for(lambda: is_gone(agent))
     assert wait_for(lambda: not channel.is_open)
     with pytest.raises(HostUnreachable, match="inside: clock: the agent's channel is closed"):
         channel.ask("clock")

@@ -146,7 +146,7 @@ def test_an_undo_that_fails_keeps_no_other_step(wires: World, fleet: Fleet, stat
     channel.ask("arm", injection="three", steps=steps, lease_s=30)
     channel.ask("fire", injection="three")
     os.kill(channel.pid, signal.SIGKILL)
-    assert wait_for(lambda: "as-" not in links(wires), 5), links(wires)
+    assert wait_for(lambda: "as-" not in links(wires)), links(wires)
     assert wait_for(lambda: "clsact" not in wires.tc("a", "qdisc", "show", "dev", "eth0"))
     record = json.loads(next((state / "records").glob("three@*")).read_text())
     assert record["state"] != "reverted", "what is left must not be forgotten"

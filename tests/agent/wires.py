@@ -178,8 +178,8 @@ def back_after(source: Node, target: Node, event: Callable[[], object], within_s
     raise AssertionError(f"not back within {within_s} s")
 
 
-def wait_for(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
-    """Whether something becomes true in time."""
+def wait_for(condition: Callable[[], bool], within_s: float = 20.0) -> bool:
+    """Whether something becomes true in time; a busy machine has plenty of it."""
     until = time.monotonic() + within_s
     while not (result := condition()) and time.monotonic() < until:
         time.sleep(0.02)

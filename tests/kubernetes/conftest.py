@@ -115,8 +115,8 @@ class Lab:
         self._loop.close()
 
 
-def until(truth: Callable[[], Any], within_s: float = 10.0) -> Any:
-    """Wait until it is true."""
+def until(truth: Callable[[], Any], within_s: float = 30.0) -> Any:
+    """Wait until it is true; a busy machine has plenty of time."""
     end = time.monotonic() + within_s
     while not (found := truth()):
         assert time.monotonic() < end, "it did not come true in time"

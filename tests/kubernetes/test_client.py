@@ -128,7 +128,7 @@ def test_a_graceful_end_is_told_step_by_step(lab: Lab, core: Any) -> None:
     steps = events()
     assert [kind for kind, *_ in steps][-2:] == ["MODIFIED", "DELETED"]
     assert steps[-2][3].metadata.deletion_grace_period_seconds == 0
-    assert 0.7 < steps[-1][2] - began < 2.5
+    assert 0.7 < steps[-1][2] - began < 15, "a second, and not thirty"
     assert steps[-1][3].status.phase == "Failed"
     assert steps[-1][3].status.container_statuses[0].state.terminated.exit_code == 137
 

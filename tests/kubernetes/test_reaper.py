@@ -78,7 +78,7 @@ def test_a_lease_that_is_over_is_healed_though_we_live(
     reaper = Reaper(cluster, book, "example.local/python:3")
     faults = fired(cluster, book, reaper, lease_s=2)
     assert not is_clean(cluster)
-    until(lambda: is_clean(cluster), 12)
+    until(lambda: is_clean(cluster))
     until(lambda: not left(cluster))
     for fault in faults:
         fault.revert()
@@ -102,7 +102,7 @@ def test_a_controller_that_is_killed(lab: Lab, cluster: Cluster) -> None:
     died = subprocess.run([sys.executable, "-c", words], check=False, capture_output=True)
     assert died.returncode == -9, died.stderr.decode()
     assert not is_clean(cluster)
-    until(lambda: is_clean(cluster), 15)
+    until(lambda: is_clean(cluster))
     until(lambda: not left(cluster))
     found = recover()
     assert found.healed and len(found.lines()) == 3, found.lines()
@@ -127,7 +127,7 @@ def test_others_taints_and_cordons_are_left_by_the_reaper(
     reaper = Reaper(cluster, book, "example.local/python:3")
     faults = fired(cluster, book, reaper, lease_s=2)
     ours = lambda name: TAINT in taints.taints_of(cluster, name)  # noqa: E731
-    until(lambda: not any(map(ours, NAMES)) and not left(cluster), 12)
+    until(lambda: not any(map(ours, NAMES)) and not left(cluster))
     assert cluster.is_cordoned(NAMES[0]) and not cluster.is_cordoned(NAMES[1])
     assert any(one.key == "team/disk" for one in taints.taints_of(cluster, NAMES[0]))
     for fault in faults:

@@ -28,7 +28,7 @@ def test_pods_are_killed_again_and_again_until_it_stops(site: Site) -> None:
     )
     told = played(fault)
     assert told["bit"] and not told["reverted"]
-    until(lambda: len(fault.rounds) >= 4, 10)
+    until(lambda: len(fault.rounds) >= 4)
     fault.revert()
     told = fault.to_dict()
     assert told["reverted"] and told["ordered"] and not told["healed_early"]
@@ -203,7 +203,7 @@ def test_rounds_that_an_api_refuses_are_no_effect(site: Site, tmp_path: Path) ->
     fault = RepeatedKill(cluster, nodes, choice, interval_s=0.2, lease_s=60)
     assert played(fault)["bit"]
     site.lab.server.users.clear()
-    until(lambda: any("failed" in one for one in fault.rounds), 10)
+    until(lambda: any("failed" in one for one in fault.rounds))
     fault.revert()
     told = fault.to_dict()
     assert told["reverted"] and not told["bit"], told
@@ -217,6 +217,6 @@ def test_repeated_killing_ends_with_its_lease_and_says_so(site: Site) -> None:
         site.cluster, site.nodes(), Choice("app=web", count=1), interval_s=5, lease_s=0.4
     )
     played(fault)
-    until(lambda: fault.healed_early, 5)
+    until(lambda: fault.healed_early)
     fault.revert()
     assert fault.to_dict()["healed_early"]

@@ -116,7 +116,7 @@ def test_the_runs_that_must_not_pass(
     assert reason in outcome.reasons
     journal = json.loads((outcome.folder / "journal.json").read_text()) if outcome.folder else {}
     if experiment == "worse-answers":  # everything else is fine
-        assert outcome.codes <= {"quality_dropped", "off_schedule"}
+        assert outcome.codes <= {"quality_dropped", "off_schedule"}, outcome.reasons
         assert outcome.verdict["quality"]["before"]["bad"] == 0
     if experiment == "steady-state-not-met":
         assert journal["run"] == []

@@ -202,6 +202,8 @@ def disk_full(drama: Drama, stage: str) -> float:
         drama.hurt()
         free = fill()
         final = drama.end()
+        if stage in ("before arming", "armed"):  # it was still to be fired
+            drama.looked_at = boottime()
         said = " ".join(final["errors"])
         assert ("No space left" in said and "free some space" in said) == (
             stage in ("before arming", "armed")

@@ -32,7 +32,7 @@ def leftovers(core: Any) -> list[str]:
 
 
 def partition(lab: Lab, node: Node, fleet: Fleet, ledger: Ledger, **more: Any) -> Injection:
-    options = {"lease_s": 20.0, "witness": lab.inventory.witness, **more}
+    options = {"lease_s": 60.0, "witness": lab.inventory.witness, **more}
     return Injection(Partition(EVERYONE), [node], ledger=ledger, fleet=fleet, **options)
 
 

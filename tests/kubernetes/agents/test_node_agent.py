@@ -59,7 +59,7 @@ def doomed(node: Node) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
             json.dumps(node.to_dict()),
         ]
         started = subprocess.Popen(
-            [*words, json.dumps({"lease_s": 30, **options})], stdout=subprocess.PIPE, text=True
+            [*words, json.dumps({"lease_s": 60, **options})], stdout=subprocess.PIPE, text=True
         )
         made.append(started)
         assert started.stdout and started.stdout.readline() == "fired\n"
@@ -79,7 +79,7 @@ def test_a_controller_that_is_killed_leaves_nothing(
     controller = doomed()
     assert not reaches(lab, node)
     controller.kill()
-    until(lambda: reaches(lab, node), 3.0)  # its agent sees the end of the channel
+    until(lambda: reaches(lab, node))  # its agent sees the end of the channel
     assert leftovers(core) != [], "the pods are what only `recover` takes away at once"
     found = recover()
     assert found.healed, found.lines()
@@ -109,7 +109,7 @@ def test_the_pods_end_heals(lab: Lab, node: Node, fleet: Fleet, ledger: Ledger, 
     injection.fire()
     pod = core.list_pod_for_all_namespaces(label_selector=SELECTOR).items[0].metadata
     core.delete_namespaced_pod(pod.name, pod.namespace, grace_period_seconds=0)
-    until(lambda: reaches(lab, node), 5.0)
+    until(lambda: reaches(lab, node))
     injection.revert()
     told = injection.to_dict()
     assert told["clean"] is True and told["healed_early"] is True
@@ -124,7 +124,7 @@ def test_a_pod_that_nobody_needs_ends(lab: Lab, node: Node, core: Any) -> None:
     time.sleep(1.0)
     assert phase(core) == "Running", "an agent is in it"
     channel.close()
-    until(lambda: phase(core) == "Succeeded", 5.0)
+    until(lambda: phase(core) == "Succeeded")
     pods.close()
     assert leftovers(core) == []
 
@@ -132,8 +132,8 @@ def test_a_pod_that_nobody_needs_ends(lab: Lab, node: Node, core: Any) -> None:
 def test_a_pod_ends_at_its_deadline(lab: Lab, node: Node, core: Any) -> None:
     pods = AgentPods()
     channel = PodHost(replace(node, agent=way(lab, lifetime_s=1)), pods).start()
-    until(lambda: phase(core) == "Failed", 5.0)
-    until(lambda: not channel.is_open, 5.0)
+    until(lambda: phase(core) == "Failed")
+    until(lambda: not channel.is_open)
     channel.abandon(0)
     pods.close()
     assert leftovers(core) == []
@@ -179,7 +179,7 @@ def test_a_silent_line_heals_by_the_missed_heartbeat(
         line.silent.set()
         time.sleep(1.0)
         assert not reaches(lab, node), "nobody told the agent"
-        until(lambda: reaches(lab, node), 5.0)
+        until(lambda: reaches(lab, node))
         line.silent.clear()
         injection.revert()
         fleet.close()
