@@ -67,15 +67,21 @@ define VENV
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 endef
 
+# What is installed as editable isn't compiled by pip, and where PYTHONDONTWRITEBYTECODE is set every
+# process would do it anew.
+COMPILE := @$(BIN)/python -m compileall -q src
+
 .venv/.users: pyproject.toml | build/system
 	$(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(COMPILE)
 	touch $@
 
 # At once, not on top of the users' packages: to resolve them twice takes half a minute.
 .venv/.developers: pyproject.toml | build/system
 	$(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(COMPILE)
 	touch .venv/.users $@
 
 # Kernels with netem for tests/kernel, where this machine's own has none. What can't be had is told,
