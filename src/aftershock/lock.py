@@ -126,7 +126,7 @@ class HostLock:
         self.path = state_dir() / "locks" / f"{slug(target)}.json"
         self.token = token or new_token()
         self.stale: Mapping[str, Any] | None = None
-        self._target, self._me = target, myself(what)
+        self._target, self.me = target, myself(what)
 
     def acquire(self) -> None:
         """Take it, or stand beside a holder with our token; `Occupied` names who has it."""
@@ -141,7 +141,7 @@ class HostLock:
             self.stale = next(iter(said.get("holders", ())), None) if not living else None
             said["token"] = self.token
             said["target"] = self._target
-            said["holders"] = [*living, self._me]
+            said["holders"] = [*living, self.me]
 
     def release(self) -> None:
         """Let go; twice is fine, and so is one that was taken over."""
@@ -151,7 +151,7 @@ class HostLock:
             said["holders"] = [one for one in said.get("holders", ()) if not self._is_me(one)]
 
     def _is_me(self, one: Mapping[str, Any]) -> bool:
-        return all(one.get(key) == self._me[key] for key in ("pid", "started", "boot", "pidns"))
+        return all(one.get(key) == self.me[key] for key in ("pid", "started", "boot", "pidns"))
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.wires import World, arrives, wait_for, world
+from aftershock.hosts.fleet import Fleet
+from aftershock.inventory_file import read_inventory
+from tests.agent.wires import World, arrives, inside, wait_for, world
 from tests.load.rig import Service
 from tests.runs.conftest import ROOT, Outcome, command
 
@@ -117,6 +119,23 @@ def test_a_zone_is_lost_and_the_service_comes_back(site: Site, tmp_path: Path) -
     assert partition["hosts"] == ["node-a"] and partition["bit"] and partition["clean"]
     print(outcome.printed)
     assert arrives(site.wires["w"], site.wires["a"])
+
+
+def test_a_site_that_another_controller_has_is_left_alone(site: Site, tmp_path: Path) -> None:
+    """It knows nothing of us, nor we of it: the hosts themselves tell."""
+    other = Fleet()
+    other.take("another's token", "the run 'theirs' (process 7 on their-machine)")
+    one, *_ = read_inventory(str(site.inventory)).nodes
+    try:
+        inside(site.wires["w"].netns, lambda: other.fresh(one))
+        outcome = site.run(tmp_path)
+    finally:
+        other.close()
+    assert outcome.status != 0
+    assert "node-a: taken by the run 'theirs' (process 7 on their-machine)" in outcome.printed
+    assert "Traceback" not in outcome.printed
+    if outcome.folder:
+        assert outcome.verdict["verdict"] == "INCONCLUSIVE" and not outcome.verdict["injections"]
 
 
 def test_levels_that_promise_gpus_where_there_are_none(site: Site, tmp_path: Path) -> None:

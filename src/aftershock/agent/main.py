@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
+from .alone import Alone
 from .clock import boottime
 from .errors import AgentError, Invalid, complain
 from .held import ORDER, Held
@@ -45,6 +46,7 @@ class Agent:
                 self._heed_signals()
         finally:
             self._heal("end of the agent", self._on())
+            self._operations.alone.release()
 
     def _on(self) -> List[Held]:
         return [held for held in self._operations.held.values() if held.is_on()]
@@ -197,4 +199,6 @@ def main() -> None:
         os.setsid()  # Ctrl-C and Ctrl-Z reach the whole foreground group
     answers = os.dup(1)
     os.dup2(2, 1)  # a library that prints must not garble the channel
-    Agent(Stream(0, answers), Operations(Records(state, host))).run()
+    alone = Alone(state)
+    alone.sweep()
+    Agent(Stream(0, answers), Operations(Records(state, host), alone)).run()

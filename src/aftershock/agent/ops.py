@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import facts as host
+from .alone import Alone
 from .clock import boot_id, boottime, end_process, identity
 from .errors import Invalid
 from .held import ORDER, Held, Lease
@@ -37,9 +38,10 @@ SLOW = frozenset(
 class Operations:
     """The operations, one method each; a method's keywords are its options."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, alone: Alone) -> None:
         self.held: Dict[str, Held] = {}
         self.records = records
+        self.alone = alone
         self.finished = False
 
     def find(self, op: str, options: Dict[str, Any]) -> Callable[[], Any]:
@@ -62,6 +64,10 @@ class Operations:
         system = {"kernel": platform.release(), "python": platform.python_version()}
         place = Path("/proc/self/ns/net").stat().st_ino  # a network namespace until the next boot
         return {"protocol": PROTOCOL, **identity(os.getpid()), **system, "netns": place}
+
+    def op_take(self, *, token: str, holder: str) -> None:
+        """Keep this host for one run, known by its token, as long as we live."""
+        self.alone.take(token, holder)
 
     def op_facts(self, *, devices: List[str], wants: Optional[List[str]] = None) -> Dict[str, Any]:
         """What a plan needs to know."""

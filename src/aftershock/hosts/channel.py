@@ -24,6 +24,7 @@ from aftershock.errors import (
     NotReverted,
     Unsupported,
 )
+from aftershock.lock import Occupied
 
 BEAT_S = 1.0
 ANSWER_S = 10.0
@@ -34,6 +35,7 @@ _ERRORS: Mapping[str, type[AftershockError]] = {
     "unsupported": Unsupported,
     "not_applied": NotApplied,
     "not_reverted": NotReverted,
+    "taken": Occupied,
 }
 
 

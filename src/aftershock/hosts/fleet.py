@@ -14,6 +14,7 @@ from aftershock.hosts.local import LocalHost
 from aftershock.hosts.zipapp import agent_file
 from aftershock.inventory import Node
 from aftershock.ledger import Ledger
+from aftershock.lock import Occupied
 
 if TYPE_CHECKING:
     from aftershock.hosts.kubernetes import AgentPods
@@ -94,6 +95,12 @@ class Fleet:
         self._channels: dict[str, AgentChannel] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._take: Mapping[str, Any] | None = None
+
+    def take(self, token: str, holder: str) -> None:
+        """Every agent that is started from now on keeps its host for this run; where another's run
+        has it, it isn't started: Occupied. `holder`: who we are, for people."""
+        self._take = {"token": token, "holder": holder}
 
     def channels(self, nodes: Iterable[Node]) -> dict[str, AgentChannel]:
         """An open channel to each node, all or nothing of what had to be started."""
@@ -126,7 +133,7 @@ class Fleet:
         """As `fresh`, on a node that may take its time: nobody else is kept waiting meanwhile."""
         if channel := self.current(node):
             return channel
-        started, failed = _start_all({node.name: self._way(node)})
+        started, failed = self._start({node.name: node})
         if failed:
             _raise(failed)
         channel = started[node.name]
@@ -168,7 +175,30 @@ class Fleet:
         self, wanted: Mapping[str, Node]
     ) -> tuple[dict[str, AgentChannel], dict[str, BaseException]]:
         missing = {name: node for name, node in wanted.items() if not self._is_open(node)}
-        return _start_all({name: self._way(node) for name, node in missing.items()})
+        return self._start(missing)
+
+    def _start(
+        self, nodes: Mapping[str, Node]
+    ) -> tuple[dict[str, AgentChannel], dict[str, BaseException]]:
+        """Agents by node, and why some did not start."""
+        if not nodes:
+            return {}, {}
+        agent_file()  # built once, before several would
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            ways = {name: self._way(node) for name, node in nodes.items()}
+            starting = {name: pool.submit(self._started, way) for name, way in ways.items()}
+        failed = {name: error for name, one in starting.items() if (error := one.exception())}
+        return {name: one.result() for name, one in starting.items() if name not in failed}, failed
+
+    def _started(self, way: Host) -> AgentChannel:
+        channel = way.start()
+        try:
+            if self._take:
+                channel.ask("take", **self._take)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
 
     def _is_open(self, node: Node) -> bool:
         channel = self._channels.get(node.name)
@@ -178,22 +208,11 @@ class Fleet:
         return channel is not None
 
 
-def _start_all(
-    hosts: Mapping[str, Host],
-) -> tuple[dict[str, AgentChannel], dict[str, BaseException]]:
-    """Agents by node, and why some did not start."""
-    if not hosts:
-        return {}, {}
-    agent_file()  # built once, before several would
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        starting = {name: pool.submit(host.start) for name, host in hosts.items()}
-    failed = {name: error for name, start in starting.items() if (error := start.exception())}
-    return {name: start.result() for name, start in starting.items() if name not in failed}, failed
-
-
 def _raise(failed: Mapping[str, BaseException]) -> NoReturn:
     if len(failed) > 1 and all(isinstance(each, AftershockError) for each in failed.values()):
-        raise HostUnreachable("; ".join(str(error) for error in failed.values()))
+        taken = all(isinstance(each, Occupied) for each in failed.values())
+        said = "; ".join(str(error) for error in failed.values())
+        raise Occupied(said) if taken else HostUnreachable(said)
     raise next(iter(failed.values()))
 
 

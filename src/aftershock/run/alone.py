@@ -37,6 +37,11 @@ class TargetLock:
         return self._host.token
 
     @property
+    def holder(self) -> str:
+        """Who we are, for people."""
+        return told(self._host.me)
+
+    @property
     def order(self) -> Mapping[str, Any] | None:
         """What somebody asked of us through the cluster."""
         return self._lease.order if self._lease else None

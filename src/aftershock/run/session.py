@@ -125,7 +125,7 @@ class Run:
         self._verdict_entry = ledger.intend_undo("verdict", self._epitaph())
         if self.lock:
             self.lock.note(ledger)
-        self.target.up(ledger)
+        self.target.up(ledger, self.lock)
         injections = Injections(self.target, ledger, self.settings)
         self.breaking.begin(injections)
         self.watcher.pressed = injections.nodes_under(gpus.PRESSING)

@@ -17,7 +17,7 @@ from aftershock.errors import AftershockError, InvalidInput, Unsupported
 from aftershock.inventory import Inventory, Node
 from aftershock.inventory_file import read_inventory
 from aftershock.ledger import Ledger
-from aftershock.run.alone import name_of
+from aftershock.run.alone import TargetLock, name_of
 from aftershock.run.podwords import EVERYWHERE
 from aftershock.run.settings import Settings
 
@@ -83,8 +83,11 @@ class Target:
                     self.down()
                     raise
 
-    def up(self, ledger: Ledger | None = None) -> None:
-        """Start the lab if it is the target, then an agent on every node."""
+    def up(self, ledger: Ledger | None = None, lock: TargetLock | None = None) -> None:
+        """Start the lab if it is the target, then an agent on every node.
+
+        With the run's lock each host that isn't the lab's is kept for this run by its agent.
+        """
         if self.settings.target == "lab":
             from aftershock.lab.world import Lab
 
@@ -99,6 +102,8 @@ class Target:
         from aftershock.hosts.fleet import Fleet
 
         self.fleet = Fleet(ledger=ledger)
+        if lock and not self.is_lab:
+            self.fleet.take(lock.token, lock.holder)
         everyone = [*self.inventory.nodes, *self._witnesses()]
         nodes = [node for node in everyone if not node.agentless]
         if self.settings.at_least:  # who is not there is left out, and said to be, fault by fault
