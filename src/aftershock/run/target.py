@@ -17,6 +17,7 @@ from aftershock.errors import AftershockError, InvalidInput, Unsupported
 from aftershock.inventory import Inventory, Node
 from aftershock.inventory_file import read_inventory
 from aftershock.ledger import Ledger
+from aftershock.lock import Occupied
 from aftershock.run.alone import TargetLock, name_of
 from aftershock.run.podwords import EVERYWHERE
 from aftershock.run.settings import Settings
@@ -107,7 +108,10 @@ class Target:
         everyone = [*self.inventory.nodes, *self._witnesses()]
         nodes = [node for node in everyone if not node.agentless]
         if self.settings.at_least:  # who is not there is left out, and said to be, fault by fault
-            self.fleet.reach(nodes)
+            _, errors = self.fleet.reach(nodes)
+            for error in errors.values():
+                if isinstance(error, Occupied):  # it is there, and breaks what we would measure
+                    raise error
         else:
             self.fleet.channels(nodes)
 
