@@ -45,6 +45,24 @@ def test_a_variable_that_makes_no_sense(
     assert sentence in told(chaos_run("az-failure.json", **{variable: value}))
 
 
+@pytest.mark.parametrize(
+    ("experiment", "words", "sentence"),
+    [
+        ("storage-latency.json", {"depth": 0}, "depth 0"),
+        ("storage-latency.json", {"by": "dm-crypt"}, "by 'dm-crypt': fio or dm-delay"),
+        ("disk-full.json", {"free_mib": "little"}, "free_mib is 'little': give a number"),
+        ("network-degradation.json", {"loss_share": 1.4}, "share 1.4: a share from 0 to 1"),
+        ("network-partition.json", {"direction": "inward"}, "'inward'"),
+        ("host-starvation.json", {"cores": -1}, "cores"),
+    ],
+)
+def test_a_fault_that_makes_no_sense(
+    chaos_run: ChaosRun, experiment: str, words: dict[str, object], sentence: str
+) -> None:
+    """Before the lab is there, and without a minute of load."""
+    assert sentence in told(chaos_run(experiment, **words))
+
+
 def test_a_port_in_use(chaos_run: ChaosRun) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

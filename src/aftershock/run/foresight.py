@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aftershock.capacity.choosing import TooMuch
-from aftershock.errors import AftershockError, Unsupported
+from aftershock.errors import AftershockError, InvalidInput, Unsupported
 from aftershock.run import entered
 from aftershock.run.breaking import Breaking, Foreseen
 from aftershock.run.injecting import Injected, Injections
@@ -117,9 +117,22 @@ class Foresight:
             elif provider["module"] in _LIMITED:
                 try:
                     self.expect(activity, configuration)
-                except TooMuch:
+                except (TooMuch, InvalidInput):
                     raise
                 except AftershockError:  # it is told, and judged, when its turn comes
+                    continue
+
+    def refuse_nonsense(self, method: Sequence[Activity], configuration: Mapping[str, Any]) -> None:
+        """Look ahead through a method before its lab is up: only what makes no sense is raised."""
+        for activity in method:
+            if activity.get("type") == "action" and is_ours(activity):
+                try:
+                    self.touches(activity, configuration)
+                except TooMuch:
+                    continue
+                except InvalidInput:
+                    raise
+                except AftershockError:  # who knows what it can do once it is up
                     continue
 
 

@@ -96,9 +96,11 @@ class Run:
         target = Target(settings)
         target.check()
         try:
-            if not target.is_lab:  # a lab's nodes are looked at once it is up
-                Foresight(settings, target).refuse(method, configuration)
-            if not target.is_lab:
+            ahead = Foresight(settings, target)
+            if target.is_lab:  # its pods are looked at once it is up
+                ahead.refuse_nonsense(method, configuration)
+            else:
+                ahead.refuse(method, configuration)
                 there = target.inventory
                 first_contact(there.gateway_url, there.model, headers, settings.verify_tls)
             lock = alone.of_run(target.lock_name, target.cluster, f"the run {title!r}")
