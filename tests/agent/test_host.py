@@ -1,9 +1,11 @@
 """Hosts short of processor time, memory, processes and files; kills for memory by the kernel."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -181,6 +183,32 @@ def test_our_own_child_is_not_counted_among_those_who_were_killed(
         assert wait_for(lambda: made.memory_limit == limit, 30), "nobody is left to be killed"
         assert injection.observe()["bit"] is False, injection.evidence
         assert f"1 of them in {made.path}" in str(injection.evidence)
+
+
+def test_a_cgroup_that_goes_with_its_dead_container_is_counted_all_the_same(
+    make: Any, fleet: Fleet
+) -> None:
+    """A container's runtime kills what is left in it, our child too, and takes the cgroup away."""
+    with group("memory") as made, holder(30, made) as one:
+        injection = make(OutOfMemory(Processes(pid=one.pid)), fire=False)
+
+        children = hogs(fleet.fresh(HERE).pid)
+        died = os.pidfd_open(one.pid)
+
+        def clear_up() -> None:
+            select.select([died], [], [])
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            one.wait()
+            made.remove()
+
+        runtime = threading.Thread(target=clear_up)
+        runtime.start()
+        injection.fire()
+        runtime.join(30)
+        os.close(died)
+        assert one.returncode == -signal.SIGKILL
+        assert injection.observe()["bit"] is True, injection.evidence
 
 
 def test_of_several_that_are_to_die_the_heaviest_do(make: Any) -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import threading
+import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from . import cgroups, chosen, numbers, vitals
 from .classifier import check_options
+from .clock import boottime, start_ticks
 from .containers import text
 from .errors import AgentError, Invalid
 from .hogs import Hog
@@ -26,6 +29,7 @@ _CHUNK = 1 << 20
 _BEYOND = 256 << 20  # the child takes no more than the limit, and this
 _FIRST, _NEVER = 1000, -1000
 _MOST = 100
+_LOOK_S = 0.005
 _LEAVES_S = 1.0  # an ended child needs a moment, with others' memory being freed meanwhile
 
 
@@ -58,7 +62,8 @@ class Oom:
         self._borrowed = numbers.Borrowed()
         self._group: Optional[cgroups.Cgroup] = None
         self._hog: Optional[Hog] = None
-        self._before = self._kills = 0
+        self._before = self._kills = self._struck = 0
+        self._first_to_die: Dict[int, Optional[int]] = {}  # and when they started
         self._injection = injection
 
     def intent(self) -> Dict[str, Any]:
@@ -76,6 +81,7 @@ class Oom:
         lower = [numbers.of_cgroup(group, "limit", wanted), *_swap(group, wanted)]
         members = [_Member.of(pid) for pid in group.pids()]
         first = self._first(members, wanted)
+        self._first_to_die = {pid: start_ticks(pid) for pid in first}
         self._before = group.number("oom_kill")
         words = {"kind": "oom", "cgroup": group.path, "kills": self.about["kills"]}
         more = {"chunk": _CHUNK, "most": wanted + _BEYOND}
@@ -103,6 +109,18 @@ class Oom:
         assert self._hog
         self._borrowed.put()
         self._hog.go(until)
+        threading.Thread(target=self._watch, args=(until,), daemon=True).start()
+
+    def _watch(self, until: float) -> None:
+        """Look often: a runtime takes a container's cgroup away as soon as its process is dead."""
+        while boottime() < until and self._is_eating():
+            self._look()
+            time.sleep(_LOOK_S)
+
+    def _look(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._group:
+                self._struck = max(self._struck, self._group.number("oom_kill") - self._before)
 
     def tick(self) -> None:
         """Once it has happened, let go: what comes up in its place has all its room."""
@@ -115,13 +133,14 @@ class Oom:
 
     def _count(self) -> None:
         """The kernel's count without our child; that of a cgroup that is gone stays what it was."""
-        with contextlib.suppress(OSError):
-            if self._group and self._hog:
-                seen = self._group.number("oom_kill") - self._before
-                # The child ends by itself when it sees the last kill, unless that was its own.
-                enough = seen >= self.about["kills"]
-                seen -= self._hog.was_killed(_LEAVES_S if enough and self._borrowed.on else 0.0)
-                self._kills = max(self._kills, seen)
+        self._look()
+        if self._hog:
+            # The child ends by itself when it sees the last kill, unless that was its own.
+            enough = self._struck >= self.about["kills"]
+            killed = self._hog.was_killed(_LEAVES_S if enough and self._borrowed.on else 0.0)
+            # By the kernel if there was a kill too many; else by who cleared up after the dead.
+            gone = sum(start_ticks(pid) != was for pid, was in self._first_to_die.items())
+            self._kills = max(self._kills, self._struck - (killed and self._struck > gone))
 
     def shut(self) -> None:
         """End the child, put the limits back."""
