@@ -47,6 +47,21 @@ def test_the_second_is_refused_until_the_first_ends(
     assert files(tmp_path) == []
 
 
+def test_who_only_looks_on_may_look_for_two(wires: World) -> None:
+    """Such as the controller's own host, beside runs of two targets."""
+    ours, theirs = Fleet(), Fleet()
+    try:
+        for fleet, who in ((ours, OURS), (theirs, THEIRS)):
+            fleet.take(*who, shared=[wires["w"]])
+            assert fleet.fresh(wires["w"]).is_open
+        assert ours.fresh(wires["a"]).is_open
+        with pytest.raises(Occupied):
+            theirs.fresh(wires["a"])
+    finally:
+        ours.close()
+        theirs.close()
+
+
 def test_those_with_one_token_stand_side_by_side(
     wires: World, fleets: tuple[Fleet, Fleet, Fleet], tmp_path: Path
 ) -> None:

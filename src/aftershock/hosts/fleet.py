@@ -96,11 +96,14 @@ class Fleet:
         self._lock = threading.Lock()
         self._closed = False
         self._take: Mapping[str, Any] | None = None
+        self._shared: frozenset[str] = frozenset()
 
-    def take(self, token: str, holder: str) -> None:
-        """Every agent that is started from now on keeps its host for this run; where another's run
-        has it, it isn't started: Occupied. `holder`: who we are, for people."""
+    def take(self, token: str, holder: str, shared: Iterable[Node] = ()) -> None:
+        """Every agent that is started from now on keeps its host for this run, but on the `shared`
+        ones; where another's run has it, it isn't started: Occupied. `holder`: who we are, for
+        people."""
         self._take = {"token": token, "holder": holder}
+        self._shared = frozenset(node.name for node in shared)
 
     def channels(self, nodes: Iterable[Node]) -> dict[str, AgentChannel]:
         """An open channel to each node, all or nothing of what had to be started."""
@@ -186,14 +189,14 @@ class Fleet:
         agent_file()  # built once, before several would
         with ThreadPoolExecutor(AT_ONCE) as pool:
             ways = {name: self._way(node) for name, node in nodes.items()}
-            starting = {name: pool.submit(self._started, way) for name, way in ways.items()}
+            starting = {name: pool.submit(self._started, name, way) for name, way in ways.items()}
         failed = {name: error for name, one in starting.items() if (error := one.exception())}
         return {name: one.result() for name, one in starting.items() if name not in failed}, failed
 
-    def _started(self, way: Host) -> AgentChannel:
+    def _started(self, name: str, way: Host) -> AgentChannel:
         channel = way.start()
         try:
-            if self._take:
+            if self._take and name not in self._shared:
                 channel.ask("take", **self._take)
         except BaseException:
             channel.close()

@@ -104,7 +104,7 @@ class Target:
 
         self.fleet = Fleet(ledger=ledger)
         if lock and not self.is_lab:
-            self.fleet.take(lock.token, lock.holder)
+            self.fleet.take(lock.token, lock.holder, shared=self._witnesses())
         everyone = [*self.inventory.nodes, *self._witnesses()]
         nodes = [node for node in everyone if not node.agentless]
         if self.settings.at_least:  # who is not there is left out, and said to be, fault by fault
