@@ -65,7 +65,10 @@ MILESTONES = ("sysinit", "basic", "shutdown", "timers", "network-online", "time-
 def own_cgroup() -> Iterator[Path]:
     """A cgroup in which a systemd may make its own; all of it goes with what is in it."""
     is_v2 = (CGROUPS / "cgroup.controllers").exists()
-    place = (CGROUPS if is_v2 else CGROUPS / "systemd") / f"as-systemd-{os.getpid()}"
+    root = CGROUPS if is_v2 else CGROUPS / "systemd"
+    if not root.exists():
+        pytest.skip(f"a systemd wants cgroups of version 2, or {root}")
+    place = root / f"as-systemd-{os.getpid()}"
     place.mkdir()
     try:
         yield place
