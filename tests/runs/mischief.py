@@ -21,6 +21,11 @@ def fail_after_the_first_time() -> bool:
     return True
 
 
+def stumble() -> None:
+    """An action that can't do what it is for."""
+    raise RuntimeError("the action stumbled")
+
+
 def nothing() -> None:
     """What a tolerance of two numbers can't be compared with."""
 

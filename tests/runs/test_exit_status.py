@@ -89,15 +89,15 @@ def test_actions_that_raise_beside_a_fault_in_the_background(run_of: Edited) -> 
         slow = {"type": "process", "path": "sleep", "arguments": "4", "timeout": 1}
         experiment["method"] = [
             {**FAIL_ZONE, "background": True},
-            python("aftershock.actions.network", "partition_zone", arguments={"zone": "az-z"}),
+            mischief("stumble"),
             {"type": "action", "name": "slow", "provider": slow},
         ]
 
     outcome = refused(run_of(change))
-    assert "partition_zone: " in outcome.reasons and "unknown zone 'az-z'" in outcome.reasons
+    assert "stumble: " in outcome.reasons and "the action stumbled" in outcome.reasons
     assert "slow: " in outcome.reasons
     ended = {one["activity"]["name"]: one["status"] for one in outcome.journal["run"]}
-    assert ended == {"fail_zone": "succeeded", "partition_zone": "failed", "slow": "failed"}
+    assert ended == {"fail_zone": "succeeded", "stumble": "failed", "slow": "failed"}
     assert [one["status"] for one in outcome.journal["rollbacks"]] == ["succeeded"]
 
 

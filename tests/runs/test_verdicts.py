@@ -94,6 +94,9 @@ def test_a_missed_objective_fails_with_the_measured_time(chaos_run: ChaosRun) ->
     assert 0 < verdict["failback_rto_s"] < 30 and verdict["leftovers"] == []
 
 
+DISTURBED = ("schedule", "steady state")  # what a run says that couldn't measure
+
+
 @pytest.mark.parametrize(
     ("experiment", "word", "reason"),
     [
@@ -110,7 +113,7 @@ def test_the_runs_that_must_not_pass(
     chaos_run: ChaosRun, experiment: str, word: str, reason: str
 ) -> None:
     asked = {"quality_rps": 10} if experiment == "worse-answers" else {}
-    outcome = chaos_run(f"say-no/{experiment}.json", **asked)
+    outcome = chaos_run(f"say-no/{experiment}.json", once=reason in DISTURBED, **asked)
     assert outcome.status != 0
     assert outcome.verdict["verdict"] == word, outcome.printed
     assert reason in outcome.reasons
