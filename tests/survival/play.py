@@ -98,9 +98,13 @@ class Drama:
 
     def is_late(self) -> bool:
         """Whether a lease had run out before anything happened: the machine is too busy for it."""
+        parts = self.final["told"]["per_host"].values() if self.final else ()
+        ran_out = any(part.get("ended_by") == "deadline" for part in parts)
         if self.hurt_at is None and self.final:  # it gave up before its stage
-            parts = self.final["told"]["per_host"].values()
-            return any(part.get("ended_by") == "deadline" for part in parts)
+            return ran_out
+        # Of what has been told, no record is kept.
+        if ran_out and not self.deadline_only and self.looked_at > (self.hurt_at or 0.0):
+            return True
         deadlines = [record["deadline"] for record in self.records().values()]
         at = max(self.hurt_at or boottime(), self.looked_at)
         return bool(deadlines) and min(deadlines) < at
