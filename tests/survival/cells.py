@@ -190,6 +190,7 @@ def second_ctrl_c(drama: Drama, stage: str) -> None:
         drama.hear("already cleaning up")  # two in the very same moment are one
     drama.kill(signal.SIGINT)
     final = drama.end()
+    drama.looked_at = boottime()  # until here it was to be on
     assert final["received"] == ["SIGINT"] * 2 and not final["errors"], final
     _taken_back(drama, stage)
     assert final["told"]["ordered"] is True
