@@ -64,7 +64,9 @@ class Group:
         return self.read("pids", "pids.max", "pids.max")
 
     def remove(self) -> None:
-        for folder in set(self.folders.values()):
+        tops = set(self.folders.values())
+        nested = [one for top in tops for one in top.rglob("*") if one.is_dir()]
+        for folder in (*sorted(nested, reverse=True), *tops):
             for _ in range(100):
                 with suppress(FileNotFoundError):
                     for pid in (folder / "cgroup.procs").read_text().split():

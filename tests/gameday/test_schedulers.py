@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,13 +14,13 @@ import pytest
 
 from aftershock.gameday.plan_file import read_plan
 from aftershock.gameday.render import cron, rendered
+from tests.agent.cgroups import V1, group
 from tests.conftest import MARK
 
 from .conftest import HERE, Site, until
 
 CRON = shutil.which("cron", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SYSTEMD = shutil.which("systemd", path="/usr/lib/systemd:/lib/systemd")
-CGROUPS = Path("/sys/fs/cgroup")
 NAMES = ("AFTERSHOCK_STATE", MARK)  # what jobs are to have of the test's environment
 pytestmark = [
     pytest.mark.root,
@@ -62,29 +62,6 @@ MILESTONES = ("sysinit", "basic", "shutdown", "timers", "network-online", "time-
 
 
 @contextmanager
-def own_cgroup() -> Iterator[Path]:
-    """A cgroup in which a systemd may make its own; all of it goes with what is in it."""
-    is_v2 = (CGROUPS / "cgroup.controllers").exists()
-    root = CGROUPS if is_v2 else CGROUPS / "systemd"
-    if not root.exists():
-        pytest.skip(f"a systemd wants cgroups of version 2, or {root}")
-    place = root / f"as-systemd-{os.getpid()}"
-    place.mkdir()
-    try:
-        yield place
-    finally:
-        folders = sorted((one for one in place.rglob("*") if one.is_dir()), reverse=True)
-        for folder in (*folders, place):
-            until(lambda one=folder: _removed(one))
-
-
-def _removed(cgroup: Path) -> bool:
-    with suppress(OSError):
-        cgroup.rmdir()
-    return not cgroup.exists()
-
-
-@contextmanager
 def booted(units: Path) -> Iterator[Callable[..., str]]:
     """A systemd that starts the timers among these units; what is yielded asks its systemctl."""
     timers = " ".join(path.name for path in units.glob("*.timer"))
@@ -92,9 +69,9 @@ def booted(units: Path) -> Iterator[Callable[..., str]]:
         (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
     only = f"[Unit]\nDefaultDependencies=no\nWants={timers}\n"
     (units / "only.target").write_text(only)
-    with own_cgroup() as cgroup:
-        version = "v1" if cgroup.parent.name == "systemd" else "v2"
-        join = f"echo $$ >{cgroup}/cgroup.procs; exec"
+    with group("systemd") as made:
+        version = "v1" if V1 else "v2"
+        join = f"echo $$ >{made.folders['systemd']}/cgroup.procs; exec"
         kinds = ("mount", "pid", "ipc", "uts", "net", "cgroup")
         unshare = ("unshare", *(f"--{kind}" for kind in kinds), "--mount-proc")
         world = (*unshare, "--fork", "--kill-child")

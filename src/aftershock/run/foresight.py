@@ -117,7 +117,7 @@ class Foresight:
             elif provider["module"] in _LIMITED:
                 try:
                     self.expect(activity, configuration)
-                except (TooMuch, InvalidInput):
+                except InvalidInput:
                     raise
                 except AftershockError:  # it is told, and judged, when its turn comes
                     continue
@@ -128,12 +128,9 @@ class Foresight:
             if activity.get("type") == "action" and is_ours(activity):
                 try:
                     self.touches(activity, configuration)
-                except TooMuch:
-                    continue
-                except InvalidInput:
-                    raise
-                except AftershockError:  # who knows what it can do once it is up
-                    continue
+                except AftershockError as error:  # who knows what it can do once it is up
+                    if isinstance(error, InvalidInput) and not isinstance(error, TooMuch):
+                        raise
 
 
 def is_ours(activity: Activity) -> bool:
