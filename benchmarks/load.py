@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aftershock.load.generator import Generator, GeneratorStats
+from aftershock.load.generator import Generator, GeneratorStats, Sentinel
 from aftershock.load.lengths import Lengths
-from aftershock.load.settings import LoadSettings, Stage
+from aftershock.load.settings import LoadSettings, SentinelSettings, Stage
 from aftershock.run.loading import session_of
 from aftershock.slo.timeline import Timeline
 from benchmarks.answering import answering
@@ -30,6 +30,7 @@ from tests.slo.simulate import recorded
 
 RATE, PROMISED_LAG_MS, OVER_S = 2000.0, 10.0, 10.0
 LASTS_S, STALL_S, STALL_AFTER_S, STALL_RPS = 12.0, 2.0, 4.0, 200.0
+PROBES_RPS, PROMISED_SHARE = 200, 10.0
 TTFT_S, ITL_S, TOKENS, STREAMS = 0.2, 0.02, 100, 60
 BODY = json.dumps({"model": "m", "prompt": "2 + 2 =", "max_tokens": 8, "stream": False})
 PATH = "/v1/completions"
@@ -42,8 +43,8 @@ _IN_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 def rows() -> list[dict[str, Any]]:
-    """Rates, costs, the stall, the streams, and an hour's file."""
-    return [*_full_rate(), *_stalled(), *_streams(), *_hour()]
+    """Rates, costs, the sentinel, the stall, the streams, and an hour's file."""
+    return [*_full_rate(), *_sentinel(), *_stalled(), *_streams(), *_hour()]
 
 
 def _ours(
@@ -94,6 +95,28 @@ def _full_rate() -> list[dict[str, Any]]:
         for peer, value in peers.items()
     ]
     return [lag, sent, *costs]
+
+
+def _sentinel() -> list[dict[str, Any]]:
+    """A fresh connection for each, as its probes have, also with hey's."""
+    with answering() as service:
+        sentinel = Sentinel(SentinelSettings(service.url, rate=PROBES_RPS, canary_period_s=0))
+        sentinel.start(Timeline())
+        try:
+            sentinel.wait_until_sending()
+            assert sentinel.pid
+            began, used = time.monotonic(), _cpu_s(sentinel.pid)
+            time.sleep(OVER_S)
+            share = 100 * (_cpu_s(sentinel.pid) - used) / (time.monotonic() - began)
+        finally:
+            sentinel.stop()
+        peers = {"promised": PROMISED_SHARE}
+        if shutil.which("hey"):
+            command = ["hey", "-z", f"{OVER_S:.0f}s", "-c", "1", "-q", f"{PROBES_RPS}"]
+            _, spent = _timed([*command, "-disable-keepalive", service.url + "/health"])
+            peers["hey"] = 100 * spent / OVER_S
+    name = f"sentinel at {PROBES_RPS}/s, share of a core"
+    return [row(name, share, "%", peer, value) for peer, value in peers.items()]
 
 
 def _stalled() -> list[dict[str, Any]]:

@@ -10,22 +10,20 @@ its parent.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import errno
 import json
 import os
 import resource
+import select
 import socket
 import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
-
-import uvloop
 
 from aftershock.load.parent import Outlet, die_with
 from aftershock.load.tls import tls_context
@@ -33,6 +31,7 @@ from aftershock.load.tls import tls_context
 _REPORT_S = 0.1
 _TOO_LATE_S = 0.25  # a sample that we are this late to send says nothing about the service
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_T = TypeVar("_T")
 Judge = Callable[[bytes, bool], str | None]
 Row = tuple[float, float, float, str]
 
@@ -65,102 +64,72 @@ class Probe:
 class _Sample:
     """One probe on its way; `finish` is called once, whatever comes first."""
 
-    __slots__ = ("answer", "number", "probe", "scheduled", "sent")
+    __slots__ = ("answer", "number", "plug", "probe", "scheduled", "sent", "steps", "waits_for")
 
-    def __init__(self, probe: Probe, number: int, scheduled: float, sent: float) -> None:
-        self.probe, self.number, self.scheduled, self.sent = probe, number, scheduled, sent
+    def __init__(self, probe: Probe, number: int, scheduled: float, plug: socket.socket) -> None:
+        self.probe, self.number, self.scheduled, self.plug = probe, number, scheduled, plug
+        self.sent = time.monotonic()
         self.answer = b""
+        self.waits_for = 0
         probe.open[number] = self
 
-    def judge(self, *, closed: bool) -> None:
-        kind = self.probe.judge(self.answer, closed)
-        if kind is not None:
-            self.finish(kind)
+    def begin(self, address: Any, host: str) -> int:
+        """As `go_on`."""
+        self.steps = self._steps(address, host)
+        return self.go_on()
+
+    def go_on(self) -> int:
+        """Do what can be done now; the epoll event that is waited for, or 0 at the end."""
+        try:
+            return next(self.steps)
+        except StopIteration as end:
+            self.finish(end.value)
+        except OSError as error:
+            self.finish(_failure(error))
+        return 0
+
+    def _steps(self, address: Any, host: str) -> Generator[int, None, str]:
+        self.plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        _check(self.plug.connect_ex(address))
+        if self.probe.tls:
+            yield select.EPOLLOUT
+            _check(self.plug.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            self.plug = self.probe.tls.wrap_socket(
+                self.plug, do_handshake_on_connect=False, server_hostname=host
+            )
+            yield from _whole(self.plug.do_handshake, select.EPOLLIN)
+        # A peer on this host has accepted already: not to wait for it spares a turn.
+        yield from _whole(lambda: self.plug.send(self.probe.request), select.EPOLLOUT)
+        yield select.EPOLLIN
+        while True:
+            piece = yield from _whole(lambda: self.plug.recv(65536), select.EPOLLIN)
+            self.answer += piece
+            kind = self.probe.judge(self.answer, not piece)
+            if kind is not None:
+                return kind
 
     def finish(self, kind: str) -> None:
         if self.probe.open.pop(self.number, None) is not None:
             self.probe.rows.append((self.sent, self.scheduled, time.monotonic(), kind))
-            self.close()
-
-    def close(self) -> None:
-        """Drop the connection."""
+            self.plug.close()
 
 
-class _PlainSample(_Sample):
-    """Over a bare socket: a third of the cost of a transport, which counts at 200 a second."""
-
-    __slots__ = ("loop", "plug")
-
-    def connect(self, loop: asyncio.AbstractEventLoop, plug: socket.socket, address: Any) -> None:
-        self.loop, self.plug = loop, plug
-        self.plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        code = self.plug.connect_ex(address)
-        if code not in (0, errno.EINPROGRESS):
-            self.finish(_failure(OSError(code, os.strerror(code))))
-            return
-        loop.add_writer(self.plug, self._writable)
-
-    def _writable(self) -> None:
-        self.loop.remove_writer(self.plug)
+def _whole(call: Callable[[], _T], event: int) -> Generator[int, None, _T]:
+    """What `call` returns at last; `event` is what a bare socket waits for meanwhile."""
+    while True:
         try:
-            self.plug.send(self.probe.request)
-        except OSError as error:
-            self.finish(_failure(error))
-        else:
-            self.loop.add_reader(self.plug, self._readable)
-
-    def _readable(self) -> None:
-        try:
-            piece = self.plug.recv(65536)
+            return call()
+        except ssl.SSLWantReadError:
+            yield select.EPOLLIN
+        except ssl.SSLWantWriteError:
+            yield select.EPOLLOUT
         except BlockingIOError:
-            return
-        except OSError as error:
-            self.finish(_failure(error))
-            return
-        self.answer += piece
-        self.judge(closed=not piece)
-
-    def close(self) -> None:
-        self.loop.remove_writer(self.plug)
-        self.loop.remove_reader(self.plug)
-        self.plug.close()
+            yield event
 
 
-class _TlsSample(_Sample, asyncio.Protocol):
-    __slots__ = ("task", "transport")
-
-    def connect(self, loop: asyncio.AbstractEventLoop, url: SplitResult, address: Any) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.task = loop.create_task(self._connect(loop, url.hostname or "", address))
-
-    async def _connect(self, loop: asyncio.AbstractEventLoop, host: str, address: Any) -> None:
-        try:
-            await loop.create_connection(
-                lambda: self, *address[:2], ssl=self.probe.tls, server_hostname=host
-            )
-        except (OSError, ssl.SSLError) as error:
-            self.finish(_failure(error))
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        plug = transport.get_extra_info("socket")
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.transport.write(self.probe.request)
-
-    def data_received(self, data: bytes) -> None:
-        self.answer += data
-        self.judge(closed=False)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            self.finish("reset")
-        else:
-            self.judge(closed=True)
-
-    def close(self) -> None:
-        self.task.cancel()
-        if self.transport:
-            self.transport.abort()
+def _check(code: int) -> None:
+    if code not in (0, errno.EINPROGRESS):
+        raise OSError(code, os.strerror(code))
 
 
 def _failure(error: OSError) -> str:
@@ -174,61 +143,89 @@ def _failure(error: OSError) -> str:
 
 
 class Sentinel:
-    """Sends probes on a fixed schedule, whatever becomes of the earlier ones."""
+    """Sends probes on a fixed schedule, whatever becomes of the earlier ones.
+
+    One thread around one epoll: an event loop for everybody costs more than the samples themselves.
+    """
 
     def __init__(self, url: SplitResult, probes: list[Probe], timeout: float, out: Outlet) -> None:
         self._url, self._probes, self._timeout, self._out = url, probes, timeout, out
         self._family: int = socket.AF_INET
         self._address: Any = None
+        self._epoll = select.epoll()
+        self._waiting: dict[int, _Sample] = {}
 
-    async def run(self, duration: float, until: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
+    def run(self, duration: float, *, watch_stdin: bool) -> None:
+        """For `duration` seconds, or to the end of standard input where that is watched."""
         port = self._url.port or (443 if self._url.scheme == "https" else 80)
-        found = await loop.getaddrinfo(self._url.hostname, port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(self._url.hostname, port, type=socket.SOCK_STREAM)
         self._family, _, _, _, self._address = found[0]
-        begin = time.monotonic() + 0.05
+        if watch_stdin:
+            self._epoll.register(0, select.EPOLLIN)
+        now = time.monotonic()
+        end, report_at = now + duration, now + _REPORT_S
         for probe in self._probes:
-            probe.started = begin
-            self._tick(loop, probe)
-        while not until.is_set() and time.monotonic() < begin + duration:
-            await asyncio.sleep(_REPORT_S)
-            self._report()
+            probe.started = now
+        while now < end:
+            for probe in self._probes:
+                self._send_due(probe, now)
+            next_at = min([report_at, *(probe.due for probe in self._probes)])
+            if not self._serve(max(next_at - time.monotonic(), 0.0)):
+                break
+            now = time.monotonic()
+            if now >= report_at:
+                self._report()
+                report_at = now + _REPORT_S
         for probe in self._probes:
             probe.period = float("inf")
         self._report()
 
-    def _tick(self, loop: asyncio.AbstractEventLoop, probe: Probe) -> None:
-        """Send all that is due, then sleep to the next scheduled time."""
-        now = time.monotonic()
+    def _serve(self, wait_s: float) -> bool:
+        """Let the samples go on that can, within `wait_s`; False if standard input has ended."""
+        for number, _ in self._epoll.poll(wait_s):
+            sample = self._waiting.get(number)
+            if sample is not None:
+                self._wait_for(sample, number, sample.go_on())
+            elif number == 0 and not os.read(0, 4096):
+                return False
+        return True
+
+    def _wait_for(self, sample: _Sample, number: int, event: int) -> None:
+        if event == sample.waits_for:
+            return
+        if not event:
+            del self._waiting[number]  # its closing took it out of the epoll
+        elif sample.waits_for:
+            self._epoll.modify(number, event)
+        else:
+            self._waiting[number] = sample
+            self._epoll.register(number, event)
+        sample.waits_for = event
+
+    def _send_due(self, probe: Probe, now: float) -> None:
         while probe.due <= now:
             scheduled, number = probe.due, probe.sent
             probe.sent += 1
             if now - scheduled > _TOO_LATE_S:
                 probe.skipped += 1
-            elif self._url.scheme == "https":
-                tls = _TlsSample(probe, number, scheduled, time.monotonic())
-                tls.connect(loop, self._url, self._address)
-            else:
-                self._send_plain(loop, probe, number, scheduled)
-        if probe.due != float("inf"):
-            loop.call_later(max(probe.due - time.monotonic(), 0.0), self._tick, loop, probe)
-
-    def _send_plain(
-        self, loop: asyncio.AbstractEventLoop, probe: Probe, number: int, scheduled: float
-    ) -> None:
-        try:
-            plug = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError:  # no descriptor is free: our own want, which says nothing of the service
-            probe.skipped += 1
-            return
-        plain = _PlainSample(probe, number, scheduled, time.monotonic())
-        plain.connect(loop, plug, self._address)
+                continue
+            try:
+                plug = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            except (
+                OSError
+            ):  # no descriptor is free: our own want, which says nothing of the service
+                probe.skipped += 1
+                continue
+            fd = plug.fileno()
+            sample = _Sample(probe, number, scheduled, plug)
+            self._wait_for(sample, fd, sample.begin(self._address, self._url.hostname or ""))
 
     def _report(self) -> None:
         now = time.monotonic()
         for probe in self._probes:
             for sample in list(probe.open.values()):
                 if now - sample.scheduled > self._timeout:
+                    self._waiting.pop(sample.plug.fileno(), None)
                     sample.finish("timeout")
             rows, probe.rows = probe.rows, []
             sent, scheduled, done = ([round(m, 5) for m in c] for c in _columns(rows)[:3])
@@ -291,7 +288,7 @@ def requests_for(
     return get, post + length + body
 
 
-async def _main(options: argparse.Namespace) -> None:
+def _main(options: argparse.Namespace) -> None:
     url = urlsplit(options.url)
     headers = json.loads(os.environ.pop("AFTERSHOCK_HEADERS", "{}"))
     get, post = requests_for(url, options.health, options.model, headers)
@@ -299,18 +296,8 @@ async def _main(options: argparse.Namespace) -> None:
     probes = [Probe("health", get, 1 / options.rate, judge_health, tls)]
     if options.canary_period > 0:
         probes.append(Probe("canary", post, options.canary_period, judge_completion, tls))
-    until = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def read_stdin() -> None:
-        if not os.read(0, 4096):
-            loop.remove_reader(0)
-            until.set()
-
-    if options.watch_stdin:
-        loop.add_reader(0, read_stdin)
-    out = Outlet(1)
-    await Sentinel(url, probes, options.timeout, out).run(options.duration, until)
+    sentinel = Sentinel(url, probes, options.timeout, Outlet(1))
+    sentinel.run(options.duration, watch_stdin=options.watch_stdin)
 
 
 def main() -> None:
@@ -333,7 +320,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        uvloop.run(_main(options))
+        _main(options)
     except socket.gaierror as error:
         sys.exit(f"{options.url}: {error.strerror}; check the url and this machine's DNS")
 
