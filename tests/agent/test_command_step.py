@@ -86,7 +86,7 @@ def test_an_apply_that_hangs_is_ended_with_all_it_began(agent: AgentChannel, thi
     with held(agent, step, fire=False) as holding:
         with pytest.raises(NotApplied, match=r"took longer than 0\.5 s"):
             holding.ask("fire")
-        assert is_gone(int(number.read_text()))
+        assert wait_for(lambda: is_gone(int(number.read_text())))
 
 
 def test_an_undo_that_fails_is_told_and_tried_again(agent: AgentChannel, thing: Path) -> None:

@@ -265,6 +265,26 @@ def test_a_paused_controller_loses_nothing(start_service: Any, monkeypatch: Any)
     assert max(b - a for a, b in pairwise(sent)) < 0.1
 
 
+def test_one_that_sends_nothing_says_whether_it_ended_or_what_it_waited_for() -> None:
+    sentinel = Sentinel(SentinelSettings("http://nowhere.invalid:1"))
+    sentinel.start(Timeline())
+    try:
+        with pytest.raises(AftershockError, match=r"ended before it sent anything: .* check the"):
+            sentinel.wait_until_sending()
+    finally:
+        sentinel.stop()
+    generator = Generator(LoadSettings("http://127.0.0.1:9", stages=(Stage(60, 1),)))
+    generator.start(Timeline())
+    try:
+        assert generator.pid
+        os.kill(generator.pid, signal.SIGSTOP)
+        said = r"nothing within 0.2 s, in which it ran for 0.\d s and waited 0.\d s for a processor"
+        with pytest.raises(AftershockError, match=said):
+            generator.wait_until_sending(0.2)
+    finally:
+        generator.stop()
+
+
 def test_both_end_within_2_s_of_their_parents_death(start_service: Any, tmp_path: Path) -> None:
     service = start_service()
     script = tmp_path / "controller.py"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from play import (
+    LATER_S,
     Drama,
     books_are_in_order,
     hosts_are_as_before,
@@ -73,6 +74,9 @@ class Cell:
                 except AssertionError:
                     if not drama.is_late() or lease_s == LEASES_S[-1]:
                         raise
+                    # The site can't be taken down while agents still work on it.
+                    drama.close()
+                    nobody_is_left(drama, lease_s + LATER_S)
                 finally:
                     drama.close()
         raise AssertionError("no lease to try")

@@ -174,9 +174,9 @@ def hosts_are_as_before(drama: Drama) -> float:
     return took
 
 
-def nobody_is_left(drama: Drama) -> None:
+def nobody_is_left(drama: Drama, within_s: float = LATER_S) -> None:
     """Neither agents nor watchers, nor the controller."""
-    until = time.monotonic() + LATER_S
+    until = time.monotonic() + within_s
     while (alive := _ours(drama.site)) and time.monotonic() < until:
         time.sleep(0.02)
     assert not alive, f"processes left: {alive}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from aftershock.errors import AftershockError
@@ -148,9 +150,19 @@ class _Feeder:
         """Return when its first samples are in the timeline; raise when none come."""
         deadline = time.monotonic() + within_s
         while not self._heard.wait(0.05):
-            if not self.alive() or time.monotonic() > deadline:
+            ended = not self.alive()
+            if ended or time.monotonic() > deadline:
                 last = next(iter(self.said.splitlines()[-1:]), "it said nothing")
-                raise AftershockError(f"{self._name} sent nothing within {within_s:g} s: {last}")
+                how = "ended before it sent anything" if ended else self._how_silent(within_s)
+                raise AftershockError(f"{self._name} {how}: {last}")
+
+    def _how_silent(self, within_s: float) -> str:
+        silent = f"sent nothing within {within_s:g} s"
+        with contextlib.suppress(OSError, ValueError):
+            ran, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()
+            for_cpu = f"waited {int(waited) / 1e9:.1f} s for a processor"
+            silent += f", in which it ran for {int(ran) / 1e9:.1f} s and {for_cpu}"
+        return silent
 
     def alive(self) -> bool:
         return self._child is not None and self._child.alive()
