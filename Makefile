@@ -3,42 +3,52 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= experiments/az-failure.json
-PYTEST := $(BIN)/python -m pytest -m "not survival and not timed"
+PYTEST := $(BIN)/python -m pytest -m
+SHORT := not survival and not timed
 GUESTS := tests/kernel tests/packaging/test_guest.py
 # Under another name, or `make -n` would run the lines with it.
 AGAIN := $(MAKE) --no-print-directory
 POLICY ?= /usr/sbin/policy-rc.d
 SYSTEM_PATH ?= /usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: demo test check bench gpu survival wheel clean
+.PHONY: demo test runs check bench gpu survival wheel clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.users
 	$(BIN)/chaos run $(DEMO)
 
-# All of it, whatever fails: a whole run idles half of its time, so there are three workers for two
-# cores, and the guests beside them, shown when they have ended. What measures time (`timed`) comes
-# last and alone.
+# All of a part, whatever fails: many tests wait more than they work, so there are more workers than
+# cores, and the guests beside them, shown when they have ended.
+define PART
+	$(AGAIN) guests WHICH="$(1)" >build/guests.log 2>&1 & guests=$$!; \
+	$(PYTEST) "$(SHORT) and $(1)" -n $(2) --dist worksteal $(addprefix --ignore=,$(GUESTS)) || status=$$?; \
+	wait $$guests || status=$$?; cat build/guests.log
+endef
+
+# What measures time (`timed`) comes last and alone.
 test: .venv/.developers build/developers
-	@status=0; \
-	$(AGAIN) build/newer-python >build/newer-python.log 2>&1 & newer=$$!; \
-	$(AGAIN) test-guests >build/guests.log 2>&1 & guests=$$!; \
-	$(PYTEST) -n 3 --dist worksteal $(addprefix --ignore=,$(GUESTS)) || status=$$?; \
-	wait $$newer || status=$$?; cat build/newer-python.log; \
-	wait $$guests || status=$$?; cat build/guests.log; \
-	$(BIN)/python -m pytest -m timed tests/load || status=$$?; \
+	@status=0; $(call PART,not whole,3); \
+	$(PYTEST) timed tests/load || status=$$?; \
 	exit $$status
 
-.PHONY: test-guests
-test-guests: build/guest/ready
-	$(PYTEST) $(GUESTS)
+# What `make test` has a sample of: whole runs of every experiment, and the other kernel.
+runs: .venv/.developers build/developers
+	@status=0; \
+	$(AGAIN) build/newer-python >build/newer-python.log 2>&1 & newer=$$!; \
+	$(call PART,whole,3); \
+	wait $$newer || status=$$?; cat build/newer-python.log; \
+	exit $$status
+
+.PHONY: guests
+guests: build/guest/ready
+	$(PYTEST) "$(SHORT) and $(WHICH)" $(GUESTS)
 
 # On a machine with an NVIDIA GPU that nobody uses; what needs PyTorch is skipped where it isn't installed.
 gpu: .venv/.developers build/developers
 	$(BIN)/python -m pytest -s tests/gpu
 
 survival: .venv/.developers build/developers build/guest/ready
-	$(BIN)/python -m pytest -m survival
+	$(PYTEST) survival
 
 check: .venv/.developers
 	$(BIN)/ruff check .

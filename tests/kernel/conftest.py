@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 
@@ -38,18 +37,19 @@ def kernels() -> tuple[str, ...]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     once = metafunc.definition.get_closest_marker("one_kernel")
-    names = list(kernels())
+    names, first = list(kernels()), _first()
     if once:
-        meant = [name for name in once.args if name in names]
-        names = meant or [_one_of_the_fastest(metafunc.function.__name__)]
-    metafunc.parametrize("kernel", names, indirect=True, scope="session")
+        names = [name for name in once.args if name in names] or [first]
+    params = [
+        pytest.param(name, marks=() if once or name == first else pytest.mark.whole)
+        for name in names
+    ]
+    metafunc.parametrize("kernel", params, indirect=True, scope="session")
 
 
-def _one_of_the_fastest(test: str) -> str:
-    """The kernel for a test that needs one: guests of the same kind share such tests."""
-    least = min(map(slowness, kernels()))
-    fastest = [name for name in kernels() if slowness(name) == least]
-    return fastest[0] if crc32(test.encode()) % 3 else fastest[-1]  # the newer runs them faster
+def _first() -> str:
+    """The kernel that all tests run on; a fast one."""
+    return min(kernels(), key=slowness)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import ChaosRun
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.root, pytest.mark.whole, pytest.mark.timeout(200)]
 
 
 def test_more_load_brings_more_replicas(chaos_run: ChaosRun) -> None:

@@ -16,6 +16,7 @@ from aftershock.lab.world import Lab
 from .conftest import ChaosRun, free_port
 
 pytestmark = [
+    pytest.mark.whole,
     pytest.mark.root,
     pytest.mark.timeout(150),
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is absent"),

@@ -69,6 +69,7 @@ def healed(outcome: Outcome, injected: int = 4) -> None:
         assert injection["reverted"] and injection["clean"], injection
 
 
+@pytest.mark.whole
 def test_a_timeout_and_a_background_action_are_no_reason_against_a_pass(run_of: Edited) -> None:
     """Chaos Toolkit ignores a Python activity's timeout, and waits for what runs beside it."""
 
@@ -84,6 +85,7 @@ def test_a_timeout_and_a_background_action_are_no_reason_against_a_pass(run_of: 
     assert outcome.journal["status"] == "completed"
 
 
+@pytest.mark.whole
 def test_actions_that_raise_beside_a_fault_in_the_background(run_of: Edited) -> None:
     def change(experiment: Experiment) -> None:
         slow = {"type": "process", "path": "sleep", "arguments": "4", "timeout": 1}
@@ -130,6 +132,7 @@ def look_away(experiment: Experiment) -> None:
     hypothesis["probes"] = [one for one in hypothesis["probes"] if "GPU" in one["name"]]
 
 
+@pytest.mark.whole
 def test_a_hypothesis_that_does_not_notice(run_of: Edited) -> None:
     """It looks too early, or, as here, at what an outage doesn't touch."""
 
@@ -158,6 +161,7 @@ def test_a_probe_that_raises_after_the_method(run_of: Edited) -> None:
     assert "not met afterwards: fail_after_the_first_time" in outcome.reasons
 
 
+@pytest.mark.whole
 def test_a_deviation_while_the_hypothesis_is_watched_continuously(run_of: Edited) -> None:
     """The service is back in time; but it was away, and that is what the strategy asks about."""
 
@@ -169,6 +173,7 @@ def test_a_deviation_while_the_hypothesis_is_watched_continuously(run_of: Edited
     assert f"missed {met.count(False)} times during the method" in outcome.reasons
 
 
+@pytest.mark.whole
 def test_a_range_over_what_cannot_be_measured(run_of: Edited) -> None:
     """The probe raises a named error; None would end in a traceback without journal."""
 
@@ -188,6 +193,7 @@ def test_a_range_over_what_cannot_be_measured(run_of: Edited) -> None:
     assert "Traceback" not in outcome.printed
 
 
+@pytest.mark.whole
 def test_a_range_over_nothing_after_the_fault(run_of: Edited) -> None:
     """Another extension's probe gives None: Chaos Toolkit dies without journal and rollbacks."""
 
@@ -202,6 +208,7 @@ def test_a_range_over_nothing_after_the_fault(run_of: Edited) -> None:
     assert outcome.codes >= {"no_steady_state", "not_held"}
 
 
+@pytest.mark.whole
 def test_sigterm_inside_a_python_action(run_of: Edited) -> None:
     def change(experiment: Experiment) -> None:
         experiment["method"] = [FAIL_ZONE, mischief("terminate_this_process"), FAIL_ZONE]
@@ -213,6 +220,7 @@ def test_sigterm_inside_a_python_action(run_of: Edited) -> None:
     assert [one["status"] for one in outcome.journal["rollbacks"]] == ["succeeded"]
 
 
+@pytest.mark.whole
 def test_a_control_that_failed_for_a_while(run_of: Edited) -> None:
     """Chaos Toolkit swallows what a control raises; a run that was not kept is not a PASS."""
 
@@ -228,6 +236,7 @@ def test_a_control_that_failed_for_a_while(run_of: Edited) -> None:
     assert len(outcome.journal["run"]) == 6
 
 
+@pytest.mark.whole
 def test_a_journal_that_is_deleted_in_the_middle(run_of: Edited, journal: Path) -> None:
     def change(experiment: Experiment) -> None:
         experiment["method"] = [FAIL_ZONE, mischief("delete_the_journal")]
@@ -242,6 +251,7 @@ def test_a_journal_that_is_deleted_in_the_middle(run_of: Edited, journal: Path) 
     assert [injection["clean"] for injection in found] == [True] * 4
 
 
+@pytest.mark.whole
 def test_a_killed_run_leaves_its_journal_so_far(run_of: Edited) -> None:
     def change(experiment: Experiment) -> None:
         experiment["method"] = [

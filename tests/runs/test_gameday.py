@@ -58,6 +58,7 @@ def told() -> Told:
     return next((told for _, told in reversed(list(days()))), Told())
 
 
+@pytest.mark.whole
 def test_a_day_of_three_goes_on_after_a_crash_and_is_aborted_in_mid_fault(tmp_path: Path) -> None:
     path = plan(
         tmp_path,
@@ -117,6 +118,7 @@ def test_a_day_of_three_goes_on_after_a_crash_and_is_aborted_in_mid_fault(tmp_pa
     assert "pod-kill" in counted.stdout and "gamedays" not in counted.stdout + counted.stderr
 
 
+@pytest.mark.whole
 def test_a_day_for_a_real_target_is_rehearsed_on_the_lab(tmp_path: Path) -> None:
     (tmp_path / "target.yaml").write_text(
         "gateway_url: http://127.0.0.1:9\nmodel: m\n"

@@ -14,6 +14,7 @@ ALL_AT_ONCE = [
 ]  # fmt: skip
 
 
+@pytest.mark.whole
 def test_all_at_once_is_survived_by_what_is_left_and_the_rest_comes_back(
     chaos_run: ChaosRun,
 ) -> None:
@@ -57,6 +58,7 @@ def test_what_gpu_memory_pressure_does_is_done_in_the_whole_run_of_all_at_once()
         assert whole[func].keys() <= told.keys(), func
 
 
+@pytest.mark.whole
 def test_an_engine_that_hangs_is_healthy_and_only_a_canary_finds_it(chaos_run: ChaosRun) -> None:
     outcome = chaos_run("gpu-hang.json", before_s=3, hold_s=2)
     verdict = outcome.verdict
@@ -72,6 +74,7 @@ def test_an_engine_that_hangs_is_healthy_and_only_a_canary_finds_it(chaos_run: C
     assert verdict["replacements"] == [], "Kubernetes never noticed"
 
 
+@pytest.mark.whole
 def test_a_lost_gpu_takes_its_server_with_it_until_it_is_there_again(chaos_run: ChaosRun) -> None:
     outcome = chaos_run("gpu-loss.json", before_s=3, hold_s=2)
     verdict = outcome.verdict
@@ -88,6 +91,7 @@ def test_a_lost_gpu_takes_its_server_with_it_until_it_is_there_again(chaos_run: 
     assert "GPUs: emulated level, a mock of the GPUs' driver was broken" in outcome.printed
 
 
+@pytest.mark.whole
 def test_the_kv_cache_runs_full_and_the_service_comes_back_by_itself(chaos_run: ChaosRun) -> None:
     outcome = chaos_run("kv-cache-exhaustion.json", before_s=3, hold_s=2, flood_hold_s=2)
     verdict = outcome.verdict

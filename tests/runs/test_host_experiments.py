@@ -8,7 +8,7 @@ from tests.agent.cgroups import require
 
 from .conftest import ChaosRun
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.root, pytest.mark.whole, pytest.mark.timeout(200)]
 
 
 def probed(journal: dict[str, Any], name: str) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import ChaosRun
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.root, pytest.mark.whole, pytest.mark.timeout(200)]
 
 
 def test_the_load_is_stepped_up_until_the_service_breaks(chaos_run: ChaosRun) -> None:

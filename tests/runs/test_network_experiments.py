@@ -19,6 +19,7 @@ def ended_well(verdict: dict[str, Any], *faults: str) -> None:
         assert injection["bit"] and injection["ordered"] and injection["clean"], injection
 
 
+@pytest.mark.whole
 def test_a_zone_that_hears_nobody_is_failed_over(chaos_run: ChaosRun) -> None:
     outcome = chaos_run("network-partition.json", direction="ingress")
     assert (outcome.status, outcome.verdict["verdict"]) == (0, "PASS"), outcome.printed
@@ -27,6 +28,7 @@ def test_a_zone_that_hears_nobody_is_failed_over(chaos_run: ChaosRun) -> None:
     assert outcome.verdict["injections"][0]["parameters"]["direction"] == "ingress"
 
 
+@pytest.mark.whole
 def test_zones_that_only_lose_each_other_are_no_outage(chaos_run: ChaosRun) -> None:
     outcome = chaos_run("network-partition.json", peers="az-b", protocols="tcp,icmp")
     assert (outcome.status, outcome.verdict["verdict"]) == (0, "PASS"), outcome.printed
@@ -35,6 +37,7 @@ def test_zones_that_only_lose_each_other_are_no_outage(chaos_run: ChaosRun) -> N
     assert outcome.verdict["requests_lost"] == 0
 
 
+@pytest.mark.whole
 def test_a_shape_has_its_evidence_on_every_node(chaos_run: ChaosRun) -> None:
     outcome = chaos_run("network-shapes.json", shape="ring", groups="nodes")
     assert (outcome.status, outcome.verdict["verdict"]) == (0, "PASS"), outcome.printed
@@ -45,6 +48,7 @@ def test_a_shape_has_its_evidence_on_every_node(chaos_run: ChaosRun) -> None:
     assert all(len(heard) == 2 for heard in injection["parameters"]["deaf_to"].values())
 
 
+@pytest.mark.whole
 def test_loss_and_bandwidth_at_once(chaos_run: ChaosRun, tmp_path: Path) -> None:
     experiment = json.loads((ROOT / "experiments/network-degradation.json").read_text())
     degrade, back, *_ = experiment["method"]
@@ -75,6 +79,7 @@ def test_a_kernel_without_netem_is_refused_before_anything_is_armed(chaos_run: C
     assert "no sch_netem" in outcome.reasons and "aftershock doctor" in outcome.reasons
 
 
+@pytest.mark.whole
 def test_the_users_own_commands(chaos_run: ChaosRun, tmp_path: Path) -> None:
     experiment = json.loads((ROOT / "experiments/network-partition.json").read_text())
     provider = experiment["method"][0]["provider"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,15 @@ PHASES = ["lab", "steady", "arming", "FIRED", "back", "reverting", "failback", "
 # What comes of the load is nobody's question here.
 SHORT = {"lease_s": 45, "load_rps": 20, "sentinel_rps": 50}
 SIGNALS = {"ctrl-c": signal.SIGINT, "sigterm": signal.SIGTERM}
+
+
+def _whole_but(phase: str) -> Any:
+    return () if phase == "FIRED" else pytest.mark.whole
+
+
 # Each phase with one of the two, by turns; `make survival` plays the others.
 TURNS = [
-    pytest.param(phase, name, marks=[pytest.mark.survival] if (at + turn) % 2 else [])
+    pytest.param(phase, name, marks=pytest.mark.survival if (at + turn) % 2 else _whole_but(phase))
     for at, phase in enumerate(PHASES)
     for turn, name in enumerate(SIGNALS)
 ]
@@ -90,6 +97,7 @@ def kill_all_of(mark: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.whole
 def test_a_second_ctrl_c_during_rollbacks_cuts_nothing_short(tmp_path: Path, journal: Path) -> None:
     with started(tmp_path) as process:
         wait_for(process, journal, "FIRED")
@@ -105,6 +113,7 @@ def test_a_second_ctrl_c_during_rollbacks_cuts_nothing_short(tmp_path: Path, jou
     assert all(injection["clean"] for injection in verdict["injections"])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("phase", ["lab", "steady", "reverting", "failback"])
 def test_sigkill_of_the_controller(tmp_path: Path, journal: Path, phase: str) -> None:
     with started(tmp_path) as process:

@@ -17,7 +17,7 @@ import pytest
 from .conftest import ROOT, Outcome, command
 from .newer_python import NoNewer, prepare
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.whole, pytest.mark.timeout(300)]
 
 Run = Callable[..., Outcome]
 LINES = {(3, 11): ("1.19", "1.44"), (3, 12): ("1.2", "1.45")}

@@ -11,7 +11,7 @@ from tests.conftest import MARK, marked_processes
 
 from .test_nothing_stays import started, wait_for
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.root, pytest.mark.whole, pytest.mark.timeout(150)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from .conftest import ChaosRun
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.root, pytest.mark.whole, pytest.mark.timeout(200)]
 
 
 @pytest.mark.skipif(not shutil.which("fio"), reason="there is no fio: apt-get install fio")

@@ -149,6 +149,7 @@ def test_levels_that_promise_gpus_where_there_are_none(site: Site, tmp_path: Pat
     assert wait_for(lambda: arrives(site.wires["w"], site.wires["a"]))
 
 
+@pytest.mark.whole
 def test_a_zone_is_cut_off_from_us_too(site: Site, tmp_path: Path) -> None:
     """The order to heal can't be heard there: the deadline heals, and the hosts tell of it then."""
     experiment = json.loads((ROOT / "experiments/network-partition.json").read_text())
