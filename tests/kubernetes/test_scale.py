@@ -151,13 +151,13 @@ def test_an_autoscaler_is_held_and_let_go(site: Site, book: Ledger) -> None:
         scalers = site.lab.cluster.autoscalers
         scalers.metric, scalers._period_s = (lambda uid, name: 90.0), 0.1
         looked = {status_of(site)}
-        until(lambda: status_of(site) not in looked, 10)
+        until(lambda: status_of(site) not in looked)
     assert asked(site) == 1 == len(site.ready("web"))
     block.revert()
     fewer.revert()
     assert bounds(site) == (2, 6) and not block.healed_early
     if site.lab:
-        until(lambda: asked(site) == 6, 15)
+        until(lambda: asked(site) == 6)
 
 
 def status_of(site: Site) -> str:

@@ -372,7 +372,8 @@ def test_a_certificate_is_verified_unless_that_was_asked_not_to_be(
     finally:
         for feeder in feeders.values():
             feeder.stop()
-    assert {sample.kind for sample in timelines["wary"].samples("health")} == {"tls"}
+    wary = {sample.kind for sample in timelines["wary"].samples("health")}
+    assert "tls" in wary and wary <= {"tls", "timeout"}, "a busy machine may be late to say no"
     assert "" in {sample.kind for sample in timelines["told"].samples("health")}
     assert {one["kind"] for one in timelines["strict"].failures} == {"tls"}
     assert believing.stats().ok > 0, timelines["believing"].failures[:1]

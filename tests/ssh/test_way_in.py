@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from aftershock.errors import AftershockError, HostUnreachable, InvalidInput, Unsupported
-from aftershock.hosts.connection import ChangedHostKey, LoginRefused, UnknownHostKey
+from aftershock.hosts.connection import ChangedHostKey, LoginRefused, UnknownHostKey, connect
 from aftershock.hosts.fleet import Fleet, host_for
 from aftershock.hosts.local import NamespaceGone
 from aftershock.inventory import Ssh, node_from_dict
@@ -253,6 +254,16 @@ def test_a_jump_host(far: Far, tmp_path: Path, server: Sshd) -> None:
         assert "Accepted" in jump.log()
         gone = far(ssh={"port": free_port(), "jump": jump.way()})
         assert "127.0.0.1 does not get through to 127.0.0.1 port" in refusal(gone, HostUnreachable)
+
+
+def test_a_jump_host_that_is_gone_is_no_traceback(far: Far, tmp_path: Path) -> None:
+    """paramiko says goodbye through it in a thread of its own, whose exceptions would be printed."""
+    with sshd(tmp_path / "jump") as jump:
+        way = connect("far", Ssh(**{**asdict(far().ssh), "jump": jump.way()}))
+        tunnel = way.transport.sock
+        for line in (tunnel.transport.sock, tunnel):
+            line.close()
+        way.close()
 
 
 def test_many_hosts_behind_a_jump_host_share_its_connection(

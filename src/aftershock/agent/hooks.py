@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Tuple
 
 from . import bpf, rtnl
 from .errors import CannotDo
+from .lean import iproute
 from .program import NAMES
 
 PARENT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
@@ -140,9 +141,7 @@ def undo(intent: Dict[str, Any]) -> List[str]:
 
 def netlink() -> Any:
     """A netlink socket in this namespace. pyroute2 costs a tenth of a second to import."""
-    from pyroute2.iproute.linux import IPRoute
-
-    return IPRoute()
+    return iproute()()
 
 
 def device_lines(ip: Any, ifindex: int) -> List[str]:

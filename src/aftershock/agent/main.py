@@ -15,6 +15,7 @@ from .alone import Alone
 from .clock import boottime
 from .errors import AgentError, Invalid, complain
 from .held import ORDER, Held
+from .lean import spare
 from .ops import SLOW, Operations
 from .records import Records
 from .stream import Closed, Stream, parse
@@ -160,6 +161,7 @@ def _words(arguments: List[str]) -> Iterator[str]:
 
 def main() -> None:
     """Entry point of the zipapp."""
+    spare()
     if folders := os.environ.get("AFTERSHOCK_JOIN"):
         from .cgroups import join
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -246,7 +246,7 @@ def _has_ended(line: socket.socket) -> bool:
 
 def _through(name: str, ssh: Ssh, jump: Connection) -> Any:
     try:
-        return jump.transport.open_channel(
+        tunnel = jump.transport.open_channel(
             "direct-tcpip", (ssh.address, ssh.port), ("127.0.0.1", 0), timeout=ssh.timeout_s
         )
     except CUT as error:
@@ -255,6 +255,17 @@ def _through(name: str, ssh: Ssh, jump: Connection) -> Any:
             f"{name}: {ssh.jump.address} does not get through to {_where(ssh)} ({error}): may it "
             "forward (AllowTcpForwarding), and is the host up?"
         ) from error
+    # A thread of paramiko's closes it, too, and would print what a jump host that is gone raises.
+    tunnel.close = _unless_cut(tunnel.close)
+    return tunnel
+
+
+def _unless_cut(close: Callable[[], None]) -> Callable[[], None]:
+    def quietly() -> None:
+        with contextlib.suppress(*CUT):
+            close()
+
+    return quietly
 
 
 @contextlib.contextmanager
