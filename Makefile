@@ -25,14 +25,14 @@ define PART
 	wait $$guests || status=$$?; cat build/guests.log
 endef
 
-# What measures time (`timed`) comes last and alone.
-test: .venv/.developers build/developers
+# What measures time (`timed`) comes last and alone: it waits more than it works, so two files at once.
+test: developers
 	@status=0; $(call PART,not whole,3); \
-	$(PYTEST) timed tests/load || status=$$?; \
+	$(PYTEST) timed tests/load -n 2 --dist loadfile || status=$$?; \
 	exit $$status
 
 # What `make test` has a sample of: whole runs of every experiment, and the other kernel.
-runs: .venv/.developers build/developers
+runs: developers
 	@status=0; \
 	$(AGAIN) build/newer-python >build/newer-python.log 2>&1 & newer=$$!; \
 	$(call PART,whole,3); \
@@ -44,10 +44,10 @@ guests: build/guest/ready
 	$(PYTEST) "$(SHORT) and $(WHICH)" $(GUESTS)
 
 # On a machine with an NVIDIA GPU that nobody uses; what needs PyTorch is skipped where it isn't installed.
-gpu: .venv/.developers build/developers
+gpu: developers
 	$(BIN)/python -m pytest -s tests/gpu
 
-survival: .venv/.developers build/developers build/guest/ready
+survival: developers build/guest/ready
 	$(PYTEST) survival
 
 check: .venv/.developers
@@ -60,7 +60,7 @@ check: .venv/.developers
 	$(BIN)/vermin -q -t=3.9- --violations --no-tips src/aftershock/agent
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
-bench: .venv/.developers build/developers
+bench: developers
 	$(BIN)/python -m benchmarks
 
 wheel: .venv/.developers
@@ -86,6 +86,11 @@ COMPILE := @$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	$(COMPILE)
 	touch $@
+
+# apt and pip work side by side.
+.PHONY: developers
+developers:
+	@$(AGAIN) --jobs=2 .venv/.developers build/developers
 
 # At once, not on top of the users' packages: to resolve them twice takes half a minute.
 .venv/.developers: pyproject.toml | build/system

@@ -207,7 +207,6 @@ def resources(stats: GeneratorStats) -> set[str]:
     return {str(one["resource"]) for one in stats.ran_out}
 
 
-@pytest.mark.timed  # it wants all that it can get
 def test_a_rate_beyond_one_processor_is_told_as_such() -> None:
     nobody = LoadSettings("http://127.0.0.1:9", stages=(Stage(60, 10_000),), failures_kept=0)
     _, generator = load_for(1.5, nobody)

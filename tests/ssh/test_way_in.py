@@ -257,7 +257,7 @@ def test_a_jump_host(far: Far, tmp_path: Path, server: Sshd) -> None:
 
 
 def test_a_jump_host_that_is_gone_is_no_traceback(far: Far, tmp_path: Path) -> None:
-    """paramiko says goodbye through it in a thread of its own, whose exceptions would be printed."""
+    """paramiko says goodbye through it in a thread of its own, which would print what it raises."""
     with sshd(tmp_path / "jump") as jump:
         way = connect("far", Ssh(**{**asdict(far().ssh), "jump": jump.way()}))
         tunnel = way.transport.sock

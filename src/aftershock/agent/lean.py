@@ -1,4 +1,4 @@
-"""pyroute2 without what isn't used of it: its own `__init__` imports all there is, at twice the cost.
+"""pyroute2 without what isn't used of it: its `__init__` imports all there is, at twice the cost.
 
 Only for a process that is the agent's alone: others may want what is left out.
 """
