@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from aftershock.gameday import news
 from aftershock.gameday.asking import World, ask
 from aftershock.gameday.news import News
 from aftershock.gameday.plan import Notification, Question
@@ -136,14 +138,14 @@ def test_another_run_in_progress_is_a_no_and_our_own_is_none(tmp_path: Path) -> 
     mine.release()
 
 
-def told(news: list[Notification], folder: Path) -> list[tuple[str, bool, int, str]]:
+def told(places: list[Notification], folder: Path) -> list[tuple[str, bool, int, str]]:
     reports: list[tuple[str, bool, int, str]] = []
 
     def report(name: str, text: str, there: bool, tries: int, why: str) -> None:
         del text
         reports.append((name, there, tries, why))
 
-    sender = News(news, folder, report, waits_s=(0.05, 0.05))
+    sender = News(places, folder, report, waits_s=(0.05, 0.05))
     sender.tell("*Autumn*: begins")
     sender.close()
     return reports
@@ -156,6 +158,31 @@ def test_news_are_tried_again_and_told_as_slack_wants_them(url: str, tmp_path: P
     assert Server.heard == [{"text": "*Autumn*: begins"}]
 
 
+def test_a_place_that_hangs_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "TIMEOUT_S", 1.0)
+    reports: list[tuple[str, str, bool]] = []
+
+    def report(name: str, text: str, there: bool, tries: int, why: str) -> None:
+        del tries, why
+        reports.append((name, text, there))
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+        places = [Notification(webhook=url), Notification(command="cat >> heard")]
+        sender = News(places, tmp_path, report, waits_s=(5.0,), last_s=3.0)
+        for text in ("begins", "ends"):
+            sender.tell(text)
+        until((tmp_path / "heard").exists)
+        sender.close()
+    assert (tmp_path / "heard").read_text() == "begins\nends\n"
+    assert sorted(reports) == [
+        ("cat >> heard", "begins", True), ("cat >> heard", "ends", True),
+        ("webhook 127.0.0.1", "begins", False), ("webhook 127.0.0.1", "ends", False),
+    ]  # fmt: skip
+
+
 def test_news_that_get_nowhere_are_reported_without_their_secret(tmp_path: Path) -> None:
     places = [
         Notification(webhook="http://127.0.0.1:9/services/secret"),
@@ -163,9 +190,11 @@ def test_news_that_get_nowhere_are_reported_without_their_secret(tmp_path: Path)
         Notification(command="cat > heard; echo no such pager >&2; exit 7"),
         Notification(command="cat > heard"),
     ]
-    reports = told(places, tmp_path)
-    assert [(there, tries) for _, there, tries, _ in reports] == [(False, 3)] * 3 + [(True, 1)]
-    assert "secret" not in str(reports) and "refused" in reports[0][3]
-    assert reports[1][3] == "the variable NOT_SET_HERE is not set"
-    assert reports[2][3] == "exit status 7: no such pager"
+    reports = {name: rest for name, *rest in told(places, tmp_path)}
+    down, unset, failing, sound = (reports[place.name] for place in places)
+    assert [(there, tries) for there, tries, _ in (down, unset, failing)] == [(False, 3)] * 3
+    assert sound == [True, 1, ""]
+    assert "secret" not in str(reports) and "refused" in down[2]
+    assert unset[2] == "the variable NOT_SET_HERE is not set"
+    assert failing[2] == "exit status 7: no such pager"
     until(lambda: (tmp_path / "heard").read_text() == "*Autumn*: begins\n")

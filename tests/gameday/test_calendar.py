@@ -88,6 +88,24 @@ def test_a_missed_date_is_caught_up_or_skipped(
     assert [one.kind for one in calendar.due(at(now), since, 7)] == kinds
 
 
+@pytest.mark.parametrize(
+    ("since", "now", "catch_up_s", "kinds"),
+    [
+        ("2026-03-28T02:00", "2026-03-29T01:05", 0, [ON_TIME]),  # 2:30 is jumped over: held at 3:00
+        ("2026-03-28T02:00", "2026-03-29T05:00", 0, [MISSED]),
+        ("2026-03-28T02:00", "2026-03-29T05:00", 6 * 3600, [CAUGHT_UP]),
+        ("2026-10-24T01:00", "2026-10-25T00:35", 0, [ON_TIME]),  # the first 2:30 of two
+        ("2026-10-25T00:30", "2026-10-25T01:35", 0, []),  # the second
+        ("2026-10-24T01:00", "2026-10-25T03:00", 6 * 3600, [CAUGHT_UP]),
+    ],
+)
+def test_what_is_due_where_the_clocks_change(
+    since: str, now: str, catch_up_s: float, kinds: list[str]
+) -> None:
+    calendar = Calendar("30 2 * * *", BERLIN, catch_up_s=catch_up_s)
+    assert [one.kind for one in calendar.due(at(now), at(since), 7)] == kinds
+
+
 def test_a_day_begins_at_a_drawn_time_which_lies_in_the_window() -> None:
     calendar = Calendar("0 10 * * *", BERLIN, windows=(window("09:00-11:00"),), spread_s=7200)
     starts = [calendar.start(one, 7) for one in islice(calendar.dates(at("2026-11-01T00:00")), 50)]

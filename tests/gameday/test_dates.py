@@ -48,14 +48,24 @@ def test_a_missed_date_is_caught_up_with_as_the_plan_says(site: Site) -> None:
 
 
 def test_a_missed_date_is_skipped_as_the_plan_says(site: Site) -> None:
-    site.write({}, calendar=daily(2))
+    site.write({}, calendar=daily(2), notify=[{"command": "cat >> news"}])
     known_since(site, 0.5)
     assert site.hold(scheduled=True)
+    (news,) = (site.folder / "news").read_text().splitlines()
+    assert news.endswith("was missed, and is skipped as the plan says")
     said = site.printed.getvalue()
     assert said.count("was missed, and is skipped as the plan says") == 1
     assert not list(commands.days()) and site.notes("tiny-1") == []
     site.hold(scheduled=True)
     assert site.printed.getvalue().count("was missed") == 1, "it is told once"
+
+
+def test_a_calendar_without_a_date_left_is_a_failure_also_for_a_scheduler(site: Site) -> None:
+    site.write(
+        {}, calendar={"cron": "0 10 * * Mon", "time_zone": "UTC", "windows": ["Tue 09:00-16:00"]}
+    )
+    with pytest.raises(InvalidInput, match="its calendar has no date any more"):
+        site.hold(scheduled=True)
 
 
 def test_a_new_plan_has_missed_nothing_and_a_black_out_holds(site: Site) -> None:
@@ -125,6 +135,8 @@ def test_half_a_record_or_one_of_another_version_is_no_day(site: Site) -> None:
         folder.mkdir()
         (folder / "decisions.jsonl").write_text(text)
     assert [told.word for _, told in commands.days()] == ["PASS"]
+    left_out = next(line for line in commands.status() if line.startswith("left out"))
+    assert "20990101T000000Z-half, 20990101T000000Z-newer" in left_out
     assert site.hold(), "nor is one of them gone on with"
     cut = site.day / "decisions.jsonl"
     cut.write_text("".join(cut.read_text().splitlines(keepends=True)[:-1])[:-30])

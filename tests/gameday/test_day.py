@@ -117,6 +117,15 @@ def test_a_safeguard_that_trips_ends_the_day(site: Site, tmp_path: Path) -> None
     assert site.told.stopped == "safeguard said no: errors: no-go (exit status 1)"
 
 
+def test_a_safeguard_is_asked_of_the_run_that_is_on(site: Site) -> None:
+    guard = {"name": "where", "command": "echo ${zone} >> asked", "every": "50ms"}
+    steps = [{"variables": {"zone": zone}, "pause": "300ms"} for zone in ("az-a", "az-b")]
+    site.write(*steps, safeguards=[guard])
+    assert site.hold()
+    asked = (site.folder / "asked").read_text().split()
+    assert set(asked) == {"az-a", "az-b"} and asked == sorted(asked)
+
+
 def test_a_day_whose_process_died_goes_on_where_it_was(site: Site) -> None:
     site.write({}, {"variables": {"hold_s": 60}}, {}, seed=3)
     with site.held() as process:

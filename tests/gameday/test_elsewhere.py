@@ -1,5 +1,6 @@
 """A day against a cluster holds its Lease, and hears through it who is on another host."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from aftershock.cluster import Cluster
 from aftershock.cluster.lock import LeaseLock, held
 from aftershock.errors import InvalidInput
 from aftershock.gameday import commands
+from aftershock.gameday.check import check
 from aftershock.lock import Occupied
 from tests.kubernetes.conftest import Lab
 
 from .conftest import Site, until
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture
@@ -44,12 +48,32 @@ def test_from_another_host_it_is_aborted_through_the_lease(
             elsewhere.setenv("SUDO_USER", "alice")
             with pytest.raises(InvalidInput, match="no game day goes on here"):
                 list(commands.order("abort", None))
+            asked = time.monotonic()
             (said,) = commands.order("abort", str(site.plan))
             assert said == "abort asked of whoever holds namespace default, by its Lease"
+        until(lambda: site.notes("tiny-1") == ["broken", "healed"])
+        assert time.monotonic() - asked < 20, "at once: its run would have held for a minute"
         assert process.wait(60) == 1
-    assert site.notes("tiny-1") == ["broken", "healed"] and site.notes("tiny-2") == []
+    assert site.notes("tiny-2") == []
     assert site.told.stopped.startswith("aborted by alice at 20")
     assert held(shop) is None, "nothing of ours stays in the cluster"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "mark", "why"),
+    [
+        ("tiny-1.json", "ok", "the plan breaks no host itself, which would want more: "),
+        (str(EXPERIMENTS / "network-partition.json"), "wrong", ""),
+    ],
+)
+def test_hosts_that_cannot_be_reached_are_in_the_way_of_a_day_that_breaks_them(
+    site: Site, shop: Cluster, experiment: str, mark: str, why: str
+) -> None:
+    assert shop.namespace == "default"
+    site.write({"file": experiment}, target="target.yaml")
+    (line,) = (one for one in check(str(site.plan)).lines() if "doctor of target.yaml" in one)
+    assert line.startswith(f"{mark:<6} doctor of target.yaml: {why}"), line
+    assert "agent:" in line or "ssh" in line, "and how they could be reached"
 
 
 def test_what_holds_it_but_is_no_day_is_not_asked(site: Site, shop: Cluster) -> None:

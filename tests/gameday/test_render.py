@@ -177,6 +177,14 @@ def test_what_can_not_be_scheduled_is_refused(plan: Path, tmp_path: Path) -> Non
     assert "is not below" in said(experiments=[{"file": f"../{outside.name}"}])
     (plan.parent / "levels.yaml").write_text("users:\n  - token: abc\n")
     assert "levels.yaml holds credentials" in said()
+    target = "gateway_url: http://10.0.0.1\nmodel: m\n"
+    for more, word in (
+        ("kubernetes: {kubeconfig: mine, namespace: x, selector: app=m}\n", "names a kubeconfig"),
+        ("ssh: {key: mine}\nhosts: [{name: a, zone: z, address: 10.0.0.2}]\n", "mine, which"),
+    ):
+        plan.with_name("target.yaml").write_text(target + more)
+        plan.with_name("mine").write_text("")
+        assert word in said(target="target.yaml")
     with pytest.raises(InvalidInput, match="--image"):
         list(rendered(str(plan), "kubernetes"))
 

@@ -1,5 +1,6 @@
 """report.html in a real browser: without network, on a screen and on a phone, zoomed by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 
 from aftershock.report.page import render
 from aftershock.report.record import Record, read_record
+from aftershock.slo.aftermath import Crossing
 from aftershock.slo.levels import load_levels
+from aftershock.slo.recovery import BACK, Recovery
 from aftershock.slo.slots import Slot
 from aftershock.slo.timeline import Timeline
 from tests.history.conftest import Made, timeline_of
@@ -71,6 +74,35 @@ def test_curves_and_marks_stand_where_their_moment_is(made: Made, opened: Any) -
         page.get_by_text(button, exact=True).click()
         zero, mark = page.evaluate(script)
         assert zero == pytest.approx(mark, abs=1.0)
+
+
+def test_everything_that_people_ask_of_it_is_on_the_page(made: Made, opened: Any) -> None:
+    back = Recovery(1010.0, BACK, rto_s=2.0, error_s=0.02, held_s=15.0, first_bad_s=0.1)
+    folder = made(2.0, recovery=back, detection=Crossing(rto_s=1.5, error_s=0.1))
+    check = {"indicator": "p99_latency_ms", "level": "golden", "value": 144.7, "bound": 500.0}
+    (folder / "checks.json").write_text(json.dumps([{**check, "ok": True, "end": 1005.0}]))
+    timeline = timeline_of(folder)
+    slot = Slot()
+    for n in range(20):
+        slot.add_time("e2e", 0.05 + 0.01 * n)
+        slot.add_time("ttft", 0.01 + 0.002 * n)
+    wire = {**slot.wire(), "scheduled": 20, "sent": 20, "good": 20}
+    slots = {10 * second: wire for second in range(1000, 1030)}
+    timeline.feed({"source": "load", "decided": 1030.0, "slots": slots})
+    timeline.close()
+    path = folder / "report.html"
+    path.write_text(render(read_record(folder)))
+    page = opened(path)
+    marks = page.locator("svg.timeline:visible text.mark").all_text_contents()
+    for mark in ("fault", "first bad", "detected", "service back 2.00 s", "heal"):
+        assert mark in marks, marks
+    said = page.locator("svg.timeline:visible").text_content()
+    for curve in ("P50", "P99", "P99 to the first token"):
+        assert curve in said, said
+    text = page.locator("main").inner_text()
+    for words in ("Requests lost, by kind", "reset", "The steady state", "144.7",
+                  "chaos run experiments/az-failure.json", "Seed"):  # fmt: skip
+        assert words in text, words
 
 
 def test_an_hour_at_1000_a_second_is_small_and_opens(made: Made, browser: Any) -> None:

@@ -133,7 +133,8 @@ def test_a_delay_is_what_was_asked_for(
     with injected(fault, agents, ledger) as injection:
         assert "200" in run("dmsetup", "table", NAME)
         during = direct_ms(disk)
-        assert min(during) >= 200 and min(during) - min(before) <= 220, (before, during)
+        # It is counted in ticks of up to 10 ms, and the first may be nearly over.
+        assert min(during) >= 190 and min(during) - min(before) <= 220, (before, during)
         evidence = injection.observe(within_s=60)
         assert evidence["bit"] is True, evidence
     told = injection.to_dict()

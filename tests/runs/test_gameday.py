@@ -160,8 +160,13 @@ def test_a_run_by_hand_is_refused_while_its_target_is_taken(chaos_run: ChaosRun)
     held.release()
 
 
-@pytest.mark.survival
-@pytest.mark.parametrize("experiment", ["az-failure.json", "process-freeze.json"])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param("az-failure.json", marks=pytest.mark.whole),
+        pytest.param("process-freeze.json", marks=pytest.mark.survival),
+    ],
+)
 def test_a_day_that_loses_its_controllers_in_mid_fault_heals(
     tmp_path: Path, experiment: str
 ) -> None:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from aftershock.errors import AftershockError, InvalidInput
-from aftershock.gameday.agenda import Agenda
 from aftershock.gameday.calendar import length, lines_of
 from aftershock.gameday.plan import Experiment, Notification, Plan, Step
 from aftershock.gameday.plan_file import read_plan
 from aftershock.gameday.running import command, last_words
-from aftershock.gameday.targets import inventories
-from aftershock.gameday.told import declared, leaves_verdict
+from aftershock.gameday.targets import inventories, told
+from aftershock.gameday.told import breaks_hosts, declared, leaves_verdict
 
 DRY_S = 120.0
 
@@ -53,7 +52,7 @@ def check(path: str) -> Checked:
     """Look at everything; `InvalidInput` if the plan itself can't be read."""
     plan = read_plan(path)
     found = Checked()
-    steps = plan.steps(Agenda(plan).seed)
+    steps = plan.steps(plan.seed or 0)  # as many, whatever is drawn
     found.found.append(
         ("ok", "plan", f"{plan.title}: {len(steps)} runs, {length(plan.longest_s)} at most")
     )
@@ -62,7 +61,9 @@ def check(path: str) -> Checked:
     for experiment in plan.experiments:
         _experiment(plan, experiment, found)
     for target, inventory in inventories(steps, plan.path.parent).items():
-        found.look(f"doctor of {Path(target).name}", lambda i=inventory: _doctor(i))  # type: ignore[misc]
+        on_it = [one for one in steps if told(one, plan.path.parent)[0] == target]
+        broken = any(breaks_hosts(one.experiment.file) for one in on_it)
+        found.look(f"doctor of {Path(target).name}", lambda i=inventory, b=broken: _doctor(i, b))  # type: ignore[misc]
     for place in plan.notify:
         found.look("news", lambda p=place: _news(p))  # type: ignore[misc]
     return found
@@ -86,8 +87,8 @@ def _dates(plan: Plan, found: Checked) -> None:
 def _experiment(plan: Plan, experiment: Experiment, found: Checked) -> None:
     """One experiment, dry, with each value that may be drawn for it."""
     for drawn in _draws(experiment):
-        told = ", ".join(f"{name}={value}" for name, value in drawn.items())
-        what = f"{experiment.name}{f' ({told})' if told else ''}"
+        words = ", ".join(f"{name}={value}" for name, value in drawn.items())
+        what = f"{experiment.name}{f' ({words})' if words else ''}"
         rto = {} if experiment.rto_s is None else {"rto_objective_s": experiment.rto_s}
         step = Step(1, experiment, 1, {**experiment.variables, **drawn, **rto}, drawn, 0.0)
         found.look(what, lambda s=step: _dry(s, plan.path.parent))  # type: ignore[misc]
@@ -132,7 +133,8 @@ def _dry(step: Step, folder: Path) -> str:
     return "a dry run finds nothing in the way"
 
 
-def _doctor(inventory: object) -> str:
+def _doctor(inventory: object, broken: bool) -> str:
+    """`broken`: the plan breaks hosts themselves, not only what Kubernetes runs on them."""
     from aftershock.cluster.lock import rights
     from aftershock.cluster.permissions import missing
     from aftershock.cluster.places import look_up
@@ -148,7 +150,10 @@ def _doctor(inventory: object) -> str:
         cluster.close()
     report = examine(target.nodes, target.witness)
     if not report.ready:
-        raise InvalidInput(" ".join(line.strip() for line in report.lines()))
+        said = " ".join(line.strip() for line in report.lines())
+        if broken or cluster is None:
+            raise InvalidInput(said)
+        return f"the plan breaks no host itself, which would want more: {said}{more}"
     return f"{len(target.nodes)} hosts can do what the network faults need{more}"
 
 

@@ -20,7 +20,7 @@ from aftershock.gameday.drill import rehearsal
 from aftershock.gameday.page import write_page
 from aftershock.gameday.plan import Plan, Step
 from aftershock.gameday.plan_file import read_plan
-from aftershock.gameday.record import RUNS, Record, Told, days, digest_of, read
+from aftershock.gameday.record import RUNS, Record, Told, days, digest_of, read, unreadable
 from aftershock.gameday.running import LONGEST_END_S, end, outcome
 from aftershock.gameday.targets import Targets, clusters, only_known
 from aftershock.lock import HostLock, Occupied, user_name
@@ -213,8 +213,13 @@ def _not_due(plan: Plan, agenda: Agenda, take: Take, wish: Wish, show: TextIO) -
             f"the date {date:%Y-%m-%d %H:%M %Z} was missed, and is skipped as the plan says\n"
         )
     if take.missed:
+        refused.skipped(plan, take.missed, show)
         agenda.dealt_with(take.missed[-1])
-    coming = next(iter(lines_of(plan.calendar, datetime.now(UTC), 1)), "none")
+    coming = next(iter(lines_of(plan.calendar, datetime.now(UTC), 1)), "")
+    if not coming:
+        raise InvalidInput(
+            f"{plan.path}: its calendar has no date any more: `gameday check` tells why"
+        )
     said = f"no date is due; the next is {coming}"
     if not wish.scheduled:
         raise InvalidInput(f"{said}: --now holds a day whatever the calendar says")
@@ -246,6 +251,8 @@ def status(name: str | None = None) -> Iterator[str]:
             yield from (f"{'':<12} {at} {what}" for at, what in telling.decisions(told)[-3:])
     if not found:
         yield "no game day was held here"
+    if lost := unreadable():
+        yield f"{'left out':<12} half written, or of another version: {', '.join(lost)}"
     if plan and plan.calendar:
         yield from (
             f"{'next':<12} {line}" for line in lines_of(plan.calendar, datetime.now(UTC), 3)

@@ -65,6 +65,7 @@ class Day:
 
     def _take(self, step: Step) -> None:
         """One step, up to its verdict."""
+        self._guards.world = self._world(step)
         if step.pause_s:
             self._say(f"{step.key}: pause of {length(step.pause_s)}")
             self.record.note("pause", run=step.key, seconds=step.pause_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,7 +22,10 @@ Report = Callable[[str, str, bool, int, str], None]
 
 
 class News:
-    """Sends in a thread of its own. `report` hears name, text, whether it got there, tries, why."""
+    """Sends to each place in a thread of its own, so one that hangs holds up no other.
+
+    `report` hears name, text, whether it got there, tries, why; one call at a time.
+    """
 
     def __init__(
         self,
@@ -29,32 +33,39 @@ class News:
         folder: Path,
         report: Report,
         waits_s: Sequence[float] = WAITS_S,
+        last_s: float = LAST_S,
     ) -> None:
-        self._places, self._folder, self._report, self._waits_s = places, folder, report, waits_s
-        self._queue: queue.Queue[str | None] = queue.Queue()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="news", daemon=True)
-        if places:
-            self._thread.start()
+        self._folder, self._report, self._waits_s, self._last_s = folder, report, waits_s, last_s
+        self._over, self._reporting = threading.Event(), threading.Lock()
+        self._senders: list[tuple[queue.Queue[str | None], threading.Thread]] = []
+        for place in places:
+            texts: queue.Queue[str | None] = queue.Queue()
+            name = f"news to {place.name}"
+            thread = threading.Thread(
+                target=self._work, args=(place, texts), name=name, daemon=True
+            )
+            thread.start()
+            self._senders.append((texts, thread))
 
     def tell(self, text: str) -> None:
         """Send it to every place, soon."""
-        if self._places:
-            self._queue.put(text)
+        for texts, _ in self._senders:
+            texts.put(text)
 
     def close(self) -> None:
         """Wait a while for what is on its way; what is left then is reported as not sent."""
-        if not self._places:
-            return
-        self._queue.put(None)
-        self._thread.join(LAST_S)
-        self._over.set()
-        self._thread.join(TIMEOUT_S + 1)
+        for texts, _ in self._senders:
+            texts.put(None)
+        for wait_s in (self._last_s, TIMEOUT_S + 1):
+            until = time.monotonic() + wait_s
+            for _, thread in self._senders:
+                thread.join(max(until - time.monotonic(), 0.0))
+            self._over.set()
 
-    def _work(self) -> None:
-        while (text := self._queue.get()) is not None:
-            for place in self._places:
-                tries, why = self._try(place, text)
+    def _work(self, place: Notification, texts: queue.Queue[str | None]) -> None:
+        while (text := texts.get()) is not None:
+            tries, why = self._try(place, text)
+            with self._reporting:
                 self._report(place.name, text, not why, tries, why)
 
     def _try(self, place: Notification, text: str) -> tuple[int, str]:

@@ -44,7 +44,7 @@ def page(told: Told, folder: Path) -> str:
         "<h2>Decisions</h2>",
         _prose(("UTC", "What"), telling.decisions(told)),
         "<h2>To hold it again</h2>",
-        f"<pre>{escape(again(told))}</pre>",
+        f"<pre>{escape(chr(10).join(again(told)))}</pre>",
         f'<ul><li><a href="{PLAN_COPY}">{PLAN_COPY}</a>: the plan as it was</li>'
         '<li><a href="day.md">day.md</a>: the same for a ticket or a chat</li>'
         '<li><a href="decisions.jsonl">decisions.jsonl</a>: the record</li></ul>',
@@ -100,13 +100,15 @@ def _tiles(told: Told) -> str:
     return f'<div class="tiles">{tiles}</div>'
 
 
-def again(told: Told) -> str:
-    """The command that draws the same runs in the same places."""
+def again(told: Told) -> list[str]:
+    """The commands that draw the same runs in the same places: for real, and as a drill."""
     begun = told.begun
-    verb = "rehearse" if begun.get("kind") == "rehearsal" else "run"
-    now = "" if verb == "rehearse" else " --now"
     only = "".join(f" --only {name}" for name in begun.get("only") or ())
-    return f"aftershock gameday {verb} {begun['plan']}{now} --seed {begun['seed']}{only}"
+    same = f"--seed {begun['seed']}{only}"
+    drill = f"aftershock gameday rehearse {begun['plan']} {same}  # on the lab"
+    if begun.get("kind") == "rehearsal":
+        return [drill]
+    return [f"aftershock gameday run {begun['plan']} --now {same}", drill]
 
 
 def day_markdown(told: Told) -> str:
@@ -139,4 +141,4 @@ def _lines(told: Told) -> Iterator[str]:
         yield from markdown.table(("UTC", "Run", "Gate", "Answer", "Value"), asked)
     yield from ("", "### Decisions", "")
     yield from markdown.table(("UTC", "What"), telling.decisions(told))
-    yield from ("", "```", again(told), "```")
+    yield from ("", "```", *again(told), "```")

@@ -163,6 +163,13 @@ def read(folder: Path) -> Told:
     return told
 
 
+def unreadable() -> list[str]:
+    """Folders of days that `days` leaves out, by name."""
+    known = {folder for folder, _ in days()}
+    found = (journal_root() / GAME_DAYS).glob("*/")
+    return sorted(one.name for one in found if not one.is_symlink() and one not in known)
+
+
 def days(root: Path | None = None) -> Iterator[tuple[Path, Told]]:
     """Every day in the journal, oldest first; what is half written or of another version is not."""
     for folder in sorted((root or journal_root() / GAME_DAYS).glob("*/")):

@@ -1,10 +1,11 @@
-"""A day that can't have its target, since somebody else has it: on record, and told, once."""
+"""A day that isn't held: somebody else has its target, or nobody called in time. Told, once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from aftershock.gameday.news import News
 from aftershock.gameday.page import write_page
@@ -40,6 +41,20 @@ def cut_off(plan: Plan, folder: Path, error: Occupied) -> None:
     record = Record(folder)
     record.note("occupied", why=str(error), holder=dict(error.holder))
     _tell(plan, record, f"{plan.title}: does not go on: {error}")
+
+
+def skipped(plan: Plan, dates: Sequence[datetime], show: TextIO) -> None:
+    """Dates that were missed while no day follows whose record could tell of them."""
+
+    def delivered(name: str, text: str, there: bool, tries: int, why: str) -> None:
+        if not there:
+            show.write(f"news did not get to {name} in {tries} attempts: {why}\n")
+
+    news = News(plan.notify, plan.path.parent, delivered)
+    for date in dates:
+        at = f"{date:%Y-%m-%d %H:%M %Z}"
+        news.tell(f"{plan.title}: the date {at} was missed, and is skipped as the plan says")
+    news.close()
 
 
 def _date(begun: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from aftershock.errors import InvalidInput
 from aftershock.gameday.calendar import DAYS, Calendar
 from aftershock.gameday.plan import Plan
 from aftershock.gameday.plan_file import read_plan
+from aftershock.gameday.targets import inventories
 
 _LOOKED_AT = 2000  # dates, for those that the clocks shift
 _LARGEST = 1_000_000  # bytes that a ConfigMap may hold
@@ -76,6 +77,7 @@ def kubernetes(plan: Plan, pod: Pod) -> str:
     """A ConfigMap with the plan and its files, and the CronJob."""
     calendar = _calendar(plan)
     name = _name(plan)
+    _nothing_elsewhere(plan)
     contents = _files(plan)
     keys = {path: f"{number}-{Path(path).name}" for number, path in enumerate(contents)}
     shared = {"namespace": pod.namespace, "labels": {"app.kubernetes.io/managed-by": "aftershock"}}
@@ -146,6 +148,22 @@ def _job(plan: Plan, pod: Pod, name: str, items: list[dict[str, str]]) -> dict[s
             },
         },
     }
+
+
+def _nothing_elsewhere(plan: Plan) -> None:
+    """What an inventory names by its path on this machine isn't there in the pod."""
+    for path, inventory in inventories(plan.steps(plan.seed or 0), plan.path.parent).items():
+        if inventory.kubeconfig:
+            raise InvalidInput(
+                f"{path} names a kubeconfig, which the pod has not: leave it out, and its service "
+                "account is used"
+            )
+        keys = [one.ssh.key or one.ssh.known_hosts for one in inventory.nodes if one.ssh]
+        if any(keys):
+            raise InvalidInput(
+                f"{path} names {next(filter(None, keys))}, which the pod has not: put SSH keys and "
+                "known hosts where an image's ssh finds them, and leave the names out"
+            )
 
 
 def _files(plan: Plan) -> dict[str, str]:

@@ -13,10 +13,13 @@ PATIENCE = 3  # times in a row that a safeguard may not be asked
 
 
 class Safeguards:
-    """Asked each in its own time, in a thread beside the day; `tripped` is the first no."""
+    """Asked each in its own time, in a thread beside the day; `tripped` is the first no.
+
+    `world` is that of the step that is on, for the day to set.
+    """
 
     def __init__(self, questions: Sequence[Question], world: World) -> None:
-        self._questions, self._world = questions, world
+        self._questions, self.world = questions, world
         self.tripped = ""
         self._over = threading.Event()
         self._threads = [
@@ -41,7 +44,7 @@ class Safeguards:
         silent = 0
         while not self._over.is_set():
             began = time.monotonic()
-            answer = ask(question, self._world)
+            answer = ask(question, self.world)
             silent = 0 if answer.asked else silent + 1
             if not answer.go and (answer.asked or silent >= PATIENCE):
                 self.tripped = self.tripped or str(answer)

@@ -11,6 +11,8 @@ import yaml
 
 from aftershock.errors import InvalidInput
 
+_ON_HOSTS = ("command", "gpu", "host", "network", "storage", "zone")
+
 
 def read_experiment(path: Path) -> dict[str, Any]:
     """An experiment as its file has it; `InvalidInput` if that is none."""
@@ -32,6 +34,12 @@ def declared(path: Path) -> Mapping[str, Any]:
     """The variables that an experiment lists in its configuration."""
     found = read_experiment(path).get("configuration") or {}
     return found if isinstance(found, dict) else {}
+
+
+def breaks_hosts(path: Path) -> bool:
+    """Whether it has actions of ours that need a way into hosts, beside a cluster's API."""
+    text = json.dumps(read_experiment(path)["method"])
+    return any(f'"aftershock.actions.{room}"' in text for room in _ON_HOSTS)
 
 
 def leaves_verdict(path: Path) -> bool:

@@ -22,6 +22,12 @@ CASES = {
     "golden levels return after the heal": ("failback_unmeasured", "failback_failed"),
     "capacity meets its objective, if it has one": (
         "capacity_missed", "capacity_gap", "capacity_unmeasured", "capacity_unsure",
+        "capacity_straddles",
+    ),
+    "answers are as good as before": ("quality_dropped", "quality_unmeasured"),
+    "the load at which it breaks, and what it does over hours, are as wanted": (
+        "knee_missed", "knee_straddles", "cliff_unmeasured",
+        "drift", "drift_unmeasured", "drift_unsure", "soak_cut_short",
     ),
     "the load keeps its schedule": ("no_load", "off_schedule", "worker_lost"),
 }  # fmt: skip
