@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -47,6 +48,18 @@ def facts(rto_s: float | None, objective_s: float, **more: Any) -> RunFacts:
         "title": "A zone is lost",
     }  # fmt: skip
     return RunFacts(**{**known, **more})
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Without a screen."""
+    from playwright.sync_api import sync_playwright
+
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as play:
+        running = play.chromium.launch(executable_path=CHROMIUM, args=root)
+        yield running
+        running.close()
 
 
 @pytest.fixture
@@ -117,16 +130,10 @@ def aftershock(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a screen."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here (Debian: chromium); CI has one")
-    from playwright.sync_api import sync_playwright
-
-    root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=root)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(params=WIDTHS)
