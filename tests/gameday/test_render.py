@@ -116,7 +116,7 @@ def test_a_cron_job_is_what_kubernetes_knows(plan: Path) -> None:
 
 
 def unknown(said: Any, kind: str) -> list[str]:
-    """The keys that Kubernetes' schema of a kind does not have, by the client's models."""
+    """What Kubernetes' schema of a kind doesn't have, or lacks here, by the client's models."""
     from kubernetes.client import models
 
     for wrapper in ("list[", "dict(str, "):
@@ -130,6 +130,10 @@ def unknown(said: Any, kind: str) -> list[str]:
         return [] if isinstance(said, plain) else [f"{said!r} is no {kind}"]
     names = {theirs: ours for ours, theirs in model.attribute_map.items()}
     found = [f"{kind}.{key}" for key in said if key not in names]
+    try:
+        model(**{names[key]: value for key, value in said.items() if key in names})
+    except ValueError as error:  # of what is needed
+        found.append(f"{kind}: {error}")
     for key, value in said.items():
         if key in names:
             found += unknown(value, model.openapi_types[names[key]])
@@ -139,9 +143,13 @@ def unknown(said: Any, kind: str) -> list[str]:
 def test_the_schema_that_judges_it_does_find_mistakes() -> None:
     wrong = {
         "kind": "CronJob",
-        "spec": {"shedule": "x", "jobTemplate": {"spec": {"backoffLimit": "3"}}},
+        "spec": {"shedule": "x", "jobTemplate": {"spec": {"template": {}, "backoffLimit": "3"}}},
     }
-    assert unknown(wrong, "V1CronJob") == ["V1CronJobSpec.shedule", "'3' is no int"]
+    assert unknown(wrong, "V1CronJob") == [
+        "V1CronJobSpec.shedule",
+        "V1CronJobSpec: Invalid value for `schedule`, must not be `None`",
+        "'3' is no int",
+    ]
 
 
 def test_crons_line_wakes_in_every_minute_that_a_date_has_in_utc(plan: Path) -> None:
