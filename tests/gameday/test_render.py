@@ -145,11 +145,10 @@ def test_the_schema_that_judges_it_does_find_mistakes() -> None:
         "kind": "CronJob",
         "spec": {"shedule": "x", "jobTemplate": {"spec": {"template": {}, "backoffLimit": "3"}}},
     }
-    assert unknown(wrong, "V1CronJob") == [
-        "V1CronJobSpec.shedule",
-        "V1CronJobSpec: Invalid value for `schedule`, must not be `None`",
-        "'3' is no int",
-    ]
+    found = unknown(wrong, "V1CronJob")
+    assert {"V1CronJobSpec.shedule", "'3' is no int"} < set(found)
+    missing = [one for one in found if one.startswith("V1CronJobSpec: ")]
+    assert "schedule" in str(missing), "each release of the client says it in its own words"
 
 
 def test_crons_line_wakes_in_every_minute_that_a_date_has_in_utc(plan: Path) -> None:
