@@ -23,7 +23,7 @@ def iproute() -> Any:
     """The class; where a release of pyroute2 wants its `__init__` after all, by way of that."""
     try:
         from pyroute2.iproute.linux import IPRoute
-    except ImportError:
+    except (AttributeError, ImportError):
         for name in [one for one in sys.modules if one.split(".")[0] == _PACKAGE]:
             del sys.modules[name]
         from pyroute2.iproute.linux import IPRoute
