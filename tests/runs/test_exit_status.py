@@ -103,6 +103,7 @@ def test_actions_that_raise_beside_a_fault_in_the_background(run_of: Edited) -> 
     assert [one["status"] for one in outcome.journal["rollbacks"]] == ["succeeded"]
 
 
+@pytest.mark.whole
 def test_terminate_pods_that_matches_nothing(run_of: Edited) -> None:
     """As the only fault, through chaostoolkit-kubernetes, on the run's own cluster."""
 

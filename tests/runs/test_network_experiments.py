@@ -69,6 +69,7 @@ def has_netem() -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.whole
 def test_a_kernel_without_netem_is_refused_before_anything_is_armed(chaos_run: ChaosRun) -> None:
     if has_netem():
         pytest.skip("this kernel has netem")
