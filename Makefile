@@ -27,7 +27,7 @@ endef
 
 # What measures time (`timed`) comes last and alone: it waits more than it works, so two files at once.
 test: developers
-	@status=0; $(call PART,not whole,4); \
+	@status=0; $(call PART,not whole,3); \
 	$(PYTEST) timed tests/load -n 2 --dist loadfile || status=$$?; \
 	exit $$status
 

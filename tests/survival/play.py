@@ -21,6 +21,7 @@ from tests.conftest import MARK, marked_processes
 
 LATER_S = 3.0  # a watcher lets the agent go first, and a busy machine has to get to it
 _READ_S = 20.0
+_NO_AGENT = "started no agent in time"
 AFTERSHOCK = Path(sys.executable).with_name("aftershock")
 
 
@@ -101,7 +102,7 @@ class Drama:
         parts = self.final["told"]["per_host"].values() if self.final else ()
         ran_out = any(part.get("ended_by") == "deadline" for part in parts)
         if self.hurt_at is None and self.final:  # it gave up before its stage
-            return ran_out
+            return ran_out or _NO_AGENT in str(self.final["errors"])
         # Of what has been told, no record is kept.
         if ran_out and not self.deadline_only and self.looked_at > (self.hurt_at or 0.0):
             return True
