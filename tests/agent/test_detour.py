@@ -114,7 +114,7 @@ def test_two_detours_on_one_device_add_up_and_end_alone(
         held(agent, tbf(rates[1 - first], **where)) as other,
     ):
         assert 0.3 * SLOW < sent(here, there) < 1.5 * SLOW, "the slower one decides"
-        assert all(each.counts(direction)["packets"] > 50 for each in (one, other))
+        assert all(each.counts(direction)["packets"] > 20 for each in (one, other))
         slower, faster = (one, other) if first == 0 else (other, one)
         slower.ask("revert")
         assert 2 * SLOW < sent(here, there) < 4 * SLOW, "the faster one stays"
