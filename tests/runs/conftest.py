@@ -51,7 +51,7 @@ class Outcome:
         if self.verdict["verdict"] != "INCONCLUSIVE":
             return False
         unsteady = "no_steady_state" in self.codes and not self.verdict["injections"]
-        return unsteady or self.codes == {"off_schedule"}
+        return unsteady or "off_schedule" in self.codes
 
     @property
     def reasons(self) -> str:

@@ -27,6 +27,7 @@ def simulated(seed: int) -> tuple[Outcomes, tuple[int, int], tuple[float, float]
     return seen, steady, outage, end
 
 
+@pytest.mark.whole
 @pytest.mark.timeout(600)
 def test_the_95_percent_interval_holds_the_truth_in_93_to_97_percent() -> None:
     ended = began = count = 0

@@ -47,6 +47,7 @@ def node(server: Sshd, name: str, address: str, env: dict[str, str]) -> Node:
     return Node(name, "in", (address,), devices=("lo",), netns=netns, env=env, ssh=way)
 
 
+@pytest.mark.whole
 def test_fifty_hosts_fire_together(many: list[Node], fleet: Fleet, ledger: Ledger) -> None:
     fleet.channels(many)
     injection = Injection(
