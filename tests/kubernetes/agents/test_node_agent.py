@@ -131,11 +131,14 @@ def test_a_pod_that_nobody_needs_ends(lab: Lab, node: Node, core: Any) -> None:
 
 def test_a_pod_ends_at_its_deadline(lab: Lab, node: Node, core: Any) -> None:
     pods = AgentPods()
-    channel = PodHost(replace(node, agent=way(lab, lifetime_s=1)), pods).start()
-    until(lambda: phase(core) == "Failed")
-    until(lambda: not channel.is_open)
-    channel.abandon(0)
-    pods.close()
+    try:
+        # Long enough for an agent to get up on a busy machine.
+        channel = PodHost(replace(node, agent=way(lab, lifetime_s=6)), pods).start()
+        until(lambda: phase(core) == "Failed")
+        until(lambda: not channel.is_open)
+        channel.abandon(0)
+    finally:
+        pods.close()
     assert leftovers(core) == []
 
 
