@@ -188,6 +188,11 @@ def test_what_can_not_be_scheduled_is_refused(plan: Path, tmp_path: Path) -> Non
     for more, word in (
         ("kubernetes: {kubeconfig: mine, namespace: x, selector: app=m}\n", "names a kubeconfig"),
         ("ssh: {key: mine}\nhosts: [{name: a, zone: z, address: 10.0.0.2}]\n", "mine, which"),
+        (
+            "ssh: {jump: {address: gate, known_hosts: mine}}\n"
+            "hosts: [{name: a, zone: z, address: 10.0.0.2}]\n",
+            "mine, which",
+        ),
     ):
         plan.with_name("target.yaml").write_text(target + more)
         plan.with_name("mine").write_text("")

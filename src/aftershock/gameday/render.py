@@ -158,11 +158,13 @@ def _nothing_elsewhere(plan: Plan) -> None:
                 f"{path} names a kubeconfig, which the pod has not: leave it out, and its service "
                 "account is used"
             )
-        keys = [one.ssh.key or one.ssh.known_hosts for one in inventory.nodes if one.ssh]
-        if any(keys):
+        logins = [one.ssh for one in inventory.nodes if one.ssh]
+        for one in logins:  # a jump host's follow
+            logins += [one.jump] if one.jump else []
+        for name in (name for one in logins for name in (one.key, one.known_hosts) if name):
             raise InvalidInput(
-                f"{path} names {next(filter(None, keys))}, which the pod has not: put SSH keys and "
-                "known hosts where an image's ssh finds them, and leave the names out"
+                f"{path} names {name}, which the pod has not: put SSH keys and known hosts where "
+                "an image's ssh finds them, and leave the names out"
             )
 
 

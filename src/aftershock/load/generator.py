@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from aftershock.errors import AftershockError
 from aftershock.load.child import Child
 from aftershock.load.open_calls import OpenCalls
+from aftershock.load.own_use import scheduled
 from aftershock.load.recorder import TOTALS
 from aftershock.load.settings import LoadSettings, SentinelSettings
 from aftershock.slo.scarcity import ran_out
@@ -159,9 +159,9 @@ class _Feeder:
     def _how_silent(self, within_s: float) -> str:
         silent = f"sent nothing within {within_s:g} s"
         with contextlib.suppress(OSError, ValueError):
-            ran, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()
-            for_cpu = f"waited {int(waited) / 1e9:.1f} s for a processor"
-            silent += f", in which it ran for {int(ran) / 1e9:.1f} s and {for_cpu}"
+            ran_s, waited_s = scheduled(str(self.pid))
+            waited = f"waited {waited_s:.1f} s for a processor"
+            silent += f", in which it ran for {ran_s:.1f} s and {waited}"
         return silent
 
     def alive(self) -> bool:

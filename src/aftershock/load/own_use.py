@@ -56,9 +56,18 @@ def _counted() -> dict[str, float]:
     found = {"wall_s": time.monotonic(), "ran_s": time.process_time(), "queued_s": 0.0}
     with contextlib.suppress(OSError, ValueError):
         # Of the first thread, which the event loop runs in: on a processor, and waiting for one.
-        ran, queued, _ = map(int, _words("/proc/self/schedstat"))
-        found |= {"ran_s": ran / 1e9, "queued_s": queued / 1e9}
+        ran_s, queued_s = scheduled()
+        found |= {"ran_s": ran_s, "queued_s": queued_s}
     return {**found, **_machine(), **_network()}
+
+
+def scheduled(pid: str = "self") -> tuple[float, float]:
+    """Seconds that a process's first thread ran for, and waited for a processor.
+
+    OSError or ValueError where the kernel does not tell.
+    """
+    ran, queued, _ = map(int, _words(f"/proc/{pid}/schedstat"))
+    return ran / 1e9, queued / 1e9
 
 
 def _machine() -> dict[str, float]:
