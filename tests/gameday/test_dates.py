@@ -52,12 +52,20 @@ def test_a_missed_date_is_skipped_as_the_plan_says(site: Site) -> None:
     known_since(site, 0.5)
     assert site.hold(scheduled=True)
     (news,) = (site.folder / "news").read_text().splitlines()
-    assert news.endswith("was missed, and is skipped as the plan says")
+    assert news.endswith("was missed, and skipped as the plan says")
     said = site.printed.getvalue()
     assert said.count("was missed, and is skipped as the plan says") == 1
-    assert not list(commands.days()) and site.notes("tiny-1") == []
+    assert site.notes("tiny-1") == []
+    (line, *_) = commands.status()
+    assert "the day did not begin: the date " in line and line.endswith("skipped as the plan says")
+    page = (site.day / "day.md").read_text()
+    assert "was missed: was the scheduler down?" in page and "01-tiny-1 did not begin" in page
     site.hold(scheduled=True)
     assert site.printed.getvalue().count("was missed") == 1, "it is told once"
+    assert len(list(commands.days())) == 1
+    assert site.hold(now=True) and site.verdicts() == {"01-tiny-1": "PASS"}, (
+        "nothing is gone on with"
+    )
 
 
 def test_a_calendar_without_a_date_left_is_a_failure_also_for_a_scheduler(site: Site) -> None:

@@ -2,7 +2,8 @@
 
 Two controllers on machines of their own, and no Kubernetes between them, meet here only. The lock
 is the kernel's, so whatever ends the agent, nothing stays locked; the file that says whose it was
-may stay after a SIGKILL, until the next agent comes.
+may stay after a SIGKILL, until the next agent comes. What somebody asks of the holder (that its
+game day ends) is left beside it, and goes with it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Alone:
     def __init__(self, state: str) -> None:
         # Inventories may call a host what they like; its network is what two of them would share.
         self.path = Path(state) / "alone" / f"{Path('/proc/self/ns/net').stat().st_ino}.json"
+        self._order = self.path.with_suffix(".order")
         self._file: Optional[int] = None
 
     def take(self, token: str, holder: str) -> None:
@@ -79,6 +81,35 @@ class Alone:
             return os.fstat(file).st_ino == self.path.stat().st_ino
         return False
 
+    def kept(self) -> Optional[str]:
+        """Who has this host, for people; None: nobody, or it is not known yet who."""
+        with contextlib.suppress(FileNotFoundError):
+            file = os.open(str(self.path), os.O_RDWR)
+            try:
+                if not _locks(file, fcntl.LOCK_EX) and self._is(file):
+                    return _read(file).get("holder")
+            finally:
+                os.close(file)
+        return None
+
+    def leave(self, order: str) -> Optional[str]:
+        """Ask something of whoever has this host; who that is, or None: it was asked of nobody."""
+        if self.kept() is None:
+            return None
+        draft = self._order.with_suffix(f".{os.getpid()}")
+        draft.write_text(order, encoding="utf-8")
+        draft.rename(self._order)
+        holder = self.kept()
+        if holder is None:  # it ended just now
+            self._tidy()
+        return holder
+
+    def asked(self) -> Optional[str]:
+        """What was last asked of us, who have this host."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._order.read_text(encoding="utf-8") if self._file is not None else None
+        return None
+
     def release(self) -> None:
         """Let go; the last one takes the file away."""
         if self._file is not None:
@@ -94,8 +125,14 @@ class Alone:
         with contextlib.suppress(OSError):
             if _locks(file, fcntl.LOCK_EX) and self._is(file):
                 self.path.unlink()
-                self.path.parent.rmdir()
+                self._tidy()
         os.close(file)
+
+    def _tidy(self) -> None:
+        with contextlib.suppress(OSError):
+            self._order.unlink()
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
 
 def _locks(file: int, how: int) -> bool:

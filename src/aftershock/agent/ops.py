@@ -69,6 +69,18 @@ class Operations:
         """Keep this host for one run, known by its token, as long as we live."""
         self.alone.take(token, holder)
 
+    def op_kept(self) -> Optional[str]:
+        """Who keeps this host for a run or a game day, for people."""
+        return self.alone.kept()
+
+    def op_leave(self, *, order: str) -> Optional[str]:
+        """Ask something of whoever keeps this host; who that is."""
+        return self.alone.leave(order)
+
+    def op_asked(self) -> Optional[str]:
+        """What was asked of us, who keep this host."""
+        return self.alone.asked()
+
     def op_facts(self, *, devices: List[str], wants: Optional[List[str]] = None) -> Dict[str, Any]:
         """What a plan needs to know."""
         return {**host.facts(devices, wants or ()), "boot": boot_id()}

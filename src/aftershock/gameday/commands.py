@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TextIO
 
 from aftershock.agent.clock import is_there
 from aftershock.errors import InvalidInput
-from aftershock.gameday import orders, refused, telling
+from aftershock.gameday import hosts, orders, refused, telling
 from aftershock.gameday.agenda import Agenda, Take
 from aftershock.gameday.calendar import CAUGHT_UP, length, lines_of
 from aftershock.gameday.day import Day, ended
@@ -22,7 +23,8 @@ from aftershock.gameday.plan import Plan, Step
 from aftershock.gameday.plan_file import read_plan
 from aftershock.gameday.record import RUNS, Record, Told, days, digest_of, read, unreadable
 from aftershock.gameday.running import LONGEST_END_S, end, outcome
-from aftershock.gameday.targets import Targets, clusters, only_known
+from aftershock.gameday.targets import Targets, cluster_of, inventories, only_known
+from aftershock.inventory import Inventory
 from aftershock.lock import HostLock, Occupied, user_name
 from aftershock.slo.verdict import PASS
 
@@ -78,9 +80,11 @@ def _hold(path: str, wish: Wish, show: TextIO) -> bool:
         if not take.due:
             return _not_due(plan, agenda, take, wish, show)
         _await(take.due.start, show)
-    seed = agenda.seed_of(take.due.date if take.due else None) if wish.seed is None else wish.seed
+    date = take.due.date if take.due else None
+    seed = agenda.seed_of(date) if wish.seed is None else wish.seed
     steps = plan.steps(seed, wish.only)
-    begun = _begun(plan, wish, take, seed, steps)
+    begun = _begun(plan, wish, date, seed, steps)
+    begun["late"] = take.due is not None and take.due.kind == CAUGHT_UP
     targets = _targets(plan, steps)
     try:
         targets.acquire()
@@ -101,8 +105,10 @@ def _hold(path: str, wish: Wish, show: TextIO) -> bool:
         targets.release()
 
 
-def _begun(plan: Plan, wish: Wish, take: Take, seed: int, steps: Sequence[Step]) -> dict[str, Any]:
-    """What the record of a day begins with."""
+def _begun(
+    plan: Plan, wish: Wish, date: datetime | None, seed: int, steps: Sequence[Step]
+) -> dict[str, Any]:
+    """What the record of a day begins with. `date`: the one it is for, if the calendar has one."""
     return {
         "title": plan.title,
         "owner": plan.owner,
@@ -111,9 +117,9 @@ def _begun(plan: Plan, wish: Wish, take: Take, seed: int, steps: Sequence[Step])
         "kind": wish.kind,
         "seed": seed,
         "only": list(wish.only),
-        "date": take.due.date if take.due else None,
-        "late": take.due is not None and take.due.kind == CAUGHT_UP,
-        "scheduled": take.due is not None,
+        "date": date,
+        "late": False,
+        "scheduled": date is not None,
         "runs": [step.key for step in steps],
     }
 
@@ -213,8 +219,11 @@ def _not_due(plan: Plan, agenda: Agenda, take: Take, wish: Wish, show: TextIO) -
             f"the date {date:%Y-%m-%d %H:%M %Z} was missed, and is skipped as the plan says\n"
         )
     if take.missed:
-        refused.skipped(plan, take.missed, show)
-        agenda.dealt_with(take.missed[-1])
+        date = take.missed[-1]
+        seed = agenda.seed_of(date) if wish.seed is None else wish.seed
+        begun = _begun(plan, wish, date, seed, plan.steps(seed, wish.only))
+        refused.skipped(plan, begun, take.missed)
+        agenda.dealt_with(date)
     coming = next(iter(lines_of(plan.calendar, datetime.now(UTC), 1)), "")
     if not coming:
         raise InvalidInput(
@@ -265,10 +274,14 @@ def _elsewhere(plan: Plan) -> Iterator[str]:
     from aftershock.cluster.lock import held
     from aftershock.lock import told as holder
 
-    for cluster in clusters(plan.steps(0), plan.path.parent):
-        if found := held(cluster):
-            yield f"{'taken':<12} namespace {cluster.namespace}: {holder(found)}"
-        cluster.close()
+    for path, inventory in inventories(plan.steps(0), plan.path.parent).items():
+        if inventory.kubeconfig is None:
+            for who in hosts.holders(inventory):
+                yield f"{'taken':<12} hosts of {Path(path).name}: {who}"
+            continue
+        with contextlib.closing(cluster_of(inventory)) as cluster:
+            if found := held(cluster):
+                yield f"{'taken':<12} namespace {cluster.namespace}: {holder(found)}"
 
 
 def _state(told: Told) -> str:
@@ -298,7 +311,7 @@ def order(what: str, name: str | None, why: str = "") -> Iterator[str]:
         return
     raise InvalidInput(
         "no game day goes on here: `aftershock gameday status` lists them; for one on another host "
-        "name its plan, whose target must be a cluster"
+        "name its plan, whose target must not be the lab"
     )
 
 
@@ -319,23 +332,29 @@ def _heard(folder: Path, told: Told, patience_s: float = 10.0) -> Iterator[str]:
 
 
 def _ask_elsewhere(name: str, what: str, why: str) -> list[str]:
-    """Through the Lease in the plan's cluster, which the day's host looks at."""
-    from aftershock.cluster.lock import ask, held
-    from aftershock.lock import told as holder
-
+    """Through what the day keeps of its plan's targets, where its own host looks."""
     plan, said = read_plan(name), []
     at = datetime.now(UTC).isoformat(timespec="seconds")
     request = {"what": what, "by": user_name(), "at": at, "why": why}
-    for cluster in clusters(plan.steps(0), plan.path.parent):
+    for inventory in inventories(plan.steps(0), plan.path.parent).values():
+        if inventory.kubeconfig is None:
+            said += [f"{what} asked of {who}" for who in hosts.ask(inventory, request, _A_DAY)]
+        elif _asked_of_lease(inventory, request):
+            said.append(
+                f"{what} asked of whoever holds namespace {inventory.namespace}, by its Lease"
+            )
+    return said
+
+
+def _asked_of_lease(inventory: Inventory, request: Mapping[str, Any]) -> bool:
+    from aftershock.cluster.lock import ask, held
+    from aftershock.lock import told as holder
+
+    with contextlib.closing(cluster_of(inventory)) as cluster:
         found = held(cluster)
         if found and not str(found.get("what")).startswith(_A_DAY):
             raise InvalidInput(
                 f"namespace {cluster.namespace} is taken by {holder(found)}, which is no game day: "
                 "end it where it runs"
             )
-        if found and ask(cluster, request):
-            said.append(
-                f"{what} asked of whoever holds namespace {cluster.namespace}, by its Lease"
-            )
-        cluster.close()
-    return said
+        return bool(found) and ask(cluster, request)

@@ -53,6 +53,7 @@ class Told:
     ended: Mapping[str, Any] | None = None
     stopped: str = ""
     holder: Mapping[str, Any] = field(default_factory=dict)  # who had the target, so none began
+    held: bool = True  # not one whose date was missed and skipped
 
     @property
     def controller(self) -> Mapping[str, Any]:
@@ -91,6 +92,7 @@ class Told:
             case "stopped":
                 self.stopped = self.stopped or event["why"]
                 self.holder = event.get("holder") or {}
+                self.held = not self.holder and event.get("held", True)
             case "resumed":
                 self.ended = None
             case "ended":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from aftershock.gameday.news import News
 from aftershock.gameday.page import write_page
@@ -43,18 +43,18 @@ def cut_off(plan: Plan, folder: Path, error: Occupied) -> None:
     _tell(plan, record, f"{plan.title}: does not go on: {error}")
 
 
-def skipped(plan: Plan, dates: Sequence[datetime], show: TextIO) -> None:
-    """Dates that were missed while no day follows whose record could tell of them."""
-
-    def delivered(name: str, text: str, there: bool, tries: int, why: str) -> None:
-        if not there:
-            show.write(f"news did not get to {name} in {tries} attempts: {why}\n")
-
-    news = News(plan.notify, plan.path.parent, delivered)
-    for date in dates:
-        at = f"{date:%Y-%m-%d %H:%M %Z}"
-        news.tell(f"{plan.title}: the date {at} was missed, and is skipped as the plan says")
-    news.close()
+def skipped(plan: Plan, begun: Mapping[str, Any], dates: Sequence[datetime]) -> None:
+    """A day of its own for dates that were missed while none follows whose record could tell."""
+    record = Record.create(plan.title, plan.path)
+    record.begin(**begun)
+    said = [f"{date:%Y-%m-%d %H:%M %Z}" for date in dates]
+    for date in said:
+        record.note("missed", date=date)
+    many = "the dates %s were" if len(said) > 1 else "the date %s was"
+    why = f"{many % ', '.join(said)} missed, and skipped as the plan says"
+    record.note("stopped", why=why, held=False)
+    record.note("ended", verdict=record.told.word)
+    _tell(plan, record, f"{plan.title}: {why}")
 
 
 def _date(begun: Mapping[str, Any]) -> str:

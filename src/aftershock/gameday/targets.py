@@ -10,6 +10,7 @@ from typing import Any
 
 from aftershock.cluster import Cluster
 from aftershock.errors import InvalidInput
+from aftershock.gameday.hosts import Hosts, broken
 from aftershock.gameday.plan import Step
 from aftershock.gameday.told import declared
 from aftershock.inventory import Inventory
@@ -46,12 +47,14 @@ class Targets:
         self.token = new_token()
         self._steps, self._folder, self._what, self._run_id = list(steps), folder, what, run_id
         self._locks: list[TargetLock] = []
+        self._hosts: list[Hosts] = []
         self._open = contextlib.ExitStack()
 
     @property
     def order(self) -> Mapping[str, Any] | None:
-        """What somebody asked of the day through a cluster."""
-        return next((lock.order for lock in self._locks if lock.order), None)
+        """What somebody asked of the day through a cluster, or a host."""
+        by_lease = [lock.order for lock in self._locks]
+        return next(filter(None, [*by_lease, *(one.order for one in self._hosts)]), None)
 
     def acquire(self) -> None:
         """Take all or none; `Occupied` names who has one."""
@@ -64,15 +67,25 @@ class Targets:
                     ledger = Ledger(self._run_id)
                     self._open.callback(ledger.close)
                     lock.note(ledger)
+            self._keep_hosts()
         except BaseException:
             self.release()
             raise
 
     def release(self) -> None:
         """Let all go; twice is fine."""
+        while self._hosts:
+            self._hosts.pop().release()
         while self._locks:
             self._locks.pop().release()
         self._open.close()
+
+    def _keep_hosts(self) -> None:
+        """Where no cluster tells other controllers of us, the hosts themselves do."""
+        for inventory in inventories(self._steps, self._folder).values():
+            if nodes := broken(inventory):
+                self._hosts.append(Hosts(nodes, self.token, self._locks[0].holder))
+                self._hosts[-1].keep()
 
     def _places(self) -> Iterable[tuple[str, Cluster | None]]:
         ports = {port for target, port in self._told() if target == LAB}
@@ -80,7 +93,7 @@ class Targets:
         for inventory in inventories(self._steps, self._folder).values():
             cluster = None
             if inventory.kubeconfig is not None:
-                cluster = Cluster(inventory.kubeconfig, inventory.namespace)
+                cluster = cluster_of(inventory)
                 self._open.callback(cluster.close)
             yield name_of(inventory.gateway_url), cluster
 
@@ -88,11 +101,10 @@ class Targets:
         return [told(step, self._folder) for step in self._steps]
 
 
-def clusters(steps: Iterable[Step], folder: Path) -> Iterable[Cluster]:
-    """The clusters of a day's targets; whoever asks closes them."""
-    for inventory in inventories(steps, folder).values():
-        if inventory.kubeconfig is not None:
-            yield Cluster(inventory.kubeconfig, inventory.namespace)
+def cluster_of(inventory: Inventory) -> Cluster:
+    """The cluster that a target is; whoever asks closes it."""
+    assert inventory.kubeconfig is not None
+    return Cluster(inventory.kubeconfig, inventory.namespace)
 
 
 def only_known(names: Iterable[str], known: Iterable[str]) -> None:

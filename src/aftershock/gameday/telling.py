@@ -25,7 +25,7 @@ def headline(told: Told) -> str:
     """The day in one sentence."""
     planned = runs(told)
     passed = sum(run.verdict == "PASS" for run in planned)
-    if told.holder:
+    if not told.held:
         return f"the day did not begin: {told.stopped}"
     said = f"{passed} of {count(len(planned), 'run')} passed"
     if told.stopped:
