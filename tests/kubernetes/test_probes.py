@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from aftershock.probes import kubernetes as probes
 from aftershock import run as runs
 from aftershock.cluster import Cluster, readings
 from aftershock.cluster.places import look_up
+from aftershock.cluster.pods import images
 from aftershock.cluster.rest import Rest
 from aftershock.errors import HostUnreachable, InvalidInput
 from aftershock.inventory import Inventory, Node
@@ -353,4 +355,21 @@ def test_another_label_may_say_which_zone_a_node_is_in(web: Lab, core: Any) -> N
     finally:
         replicas.stop()
         rest.close()
+        cluster.close()
+
+
+def test_images_are_told_by_what_they_are(web: Lab, core: Any, apps: Any) -> None:
+    """While a new one is rolled out there are two."""
+    cluster = Cluster(str(web.kubeconfig), "shop")
+    try:
+        old = re.escape("example.local/web:1") + r" \([0-9a-f]{12}\)"
+        assert re.fullmatch(old, images(cluster, "app=web")["web"])
+        spec = {"template": {"spec": {"containers": [{"name": "web", "image": "other:2"}]}}}
+        apps.patch_namespaced_deployment("web", "shop", {"spec": spec})
+        both = rf"{old}, other:2( \([0-9a-f]{{12}}\))?"
+        until(lambda: re.fullmatch(both, images(cluster, "app=web")["web"]))
+        new = r"other:2 \([0-9a-f]{12}\)"
+        until(lambda: re.fullmatch(new, images(cluster, "app=web")["web"]), 60.0)
+        assert images(cluster, "app=nobody") == {}
+    finally:
         cluster.close()

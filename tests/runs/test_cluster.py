@@ -1,6 +1,7 @@
 """A cluster that is known by its API alone: nodes, zones and the ways to them come from there."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -56,6 +57,10 @@ def test_a_zone_of_a_cluster_is_lost(lab: Lab, chaos_run: ChaosRun, tmp_path: Pa
     assert set(hosts) == {"partition", "cordon", "taint", "pod-kill"}
     assert all(names == ["node-b-1", "node-b-2"] for names in hosts.values()), hosts
     assert all(one["bit"] and one["clean"] for one in verdict["injections"])
+    told_by = {n: v for n, v in verdict["versions"].items() if n.startswith("image of ")}
+    assert told_by and all(re.fullmatch(r".+ \([0-9a-f]{12}\)", v) for v in told_by.values()), (
+        told_by
+    )
     # Nothing of ours is left in the cluster, and its nodes are as they were.
     kubectl = ["kubectl", "--kubeconfig", lab.kubeconfig, "get", "-o", "json"]
     ours = ["-A", "-l", "app.kubernetes.io/managed-by=aftershock"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import platform
 import socket
 import struct
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence, Set
 
 from . import bpf
 from .errors import CannotDo, Invalid
@@ -63,14 +64,26 @@ def describe(device: str) -> Dict[str, Any]:
     }
 
 
-def _rdma(device: str, kind: int) -> str:
+def _rdma(device: str, kind: int, cards: str = "/sys/class/infiniband") -> str:
     """Why traffic control doesn't see all that goes through a device, or nothing."""
     if kind == _INFINIBAND:
         return "it is InfiniBand"
-    for card in sorted(Path("/sys/class/infiniband").glob("*")):
-        if (card / "device" / "net" / device).exists():
+    for card in sorted(Path(cards).glob("*")):
+        if (card / "device" / "net" / device).exists() or device in _speaks_through(card):
             return f"the RDMA device {card.name} is on it (RoCE or iWARP)"
     return ""
+
+
+def _speaks_through(card: Path) -> Set[str]:
+    """The network devices that a card's addresses are of: bonds and VLANs are none of its own.
+
+    What is software alone (Soft-RoCE) has no device, and sends through the kernel like all else.
+    """
+    found: Set[str] = set()
+    for entry in card.glob("ports/*/gid_attrs/ndevs/*") if (card / "device").exists() else ():
+        with contextlib.suppress(OSError):  # an address that isn't used
+            found.add(entry.read_text(encoding="utf-8").strip())
+    return found
 
 
 def protected() -> Dict[str, List[str]]:

@@ -19,6 +19,7 @@ PER_S = 200.0  # requests a second, so that a cluster's API has time for others,
 OURS = ("app.kubernetes.io/managed-by", "aftershock")
 _MIRROR = "kubernetes.io/config.mirror"
 _FEW = 8
+_ENOUGH = 12  # digits of a digest that tell it from others
 _TOO_MANY = 429
 
 Plain = Mapping[str, Any]
@@ -28,6 +29,21 @@ Errors = dict[str, AftershockError]
 def listed(cluster: Cluster, namespace: str = "", selector: str = "") -> list[Pod]:
     """The pods of a namespace, the cluster's own by default, that match a label selector."""
     return [pod_of(plain) for plain in _items(cluster, namespace or cluster.namespace, selector)]
+
+
+def images(cluster: Cluster, selector: str) -> dict[str, str]:
+    """Of each container of the pods that match: its images, by name and by what they are.
+
+    A name such as `:latest` may stand for another image tomorrow, its ID doesn't; while one is
+    rolled out there are several.
+    """
+    found: dict[str, set[str]] = {}
+    for pod in _items(cluster, cluster.namespace, selector):
+        for one in (pod.get("status") or {}).get("containerStatuses") or ():
+            digest = one.get("imageID", "").rpartition(":")[2][:_ENOUGH]
+            said = f"{one['image']} ({digest})" if digest else one["image"]
+            found.setdefault(one["name"], set()).add(said)
+    return {name: ", ".join(sorted(those)) for name, those in sorted(found.items())}
 
 
 def on_nodes(cluster: Cluster, nodes: Iterable[str]) -> list[Pod]:

@@ -108,7 +108,7 @@ def facts(run: Run, journal: Mapping[str, Any], interrupted_by: list[str]) -> Ru
         interrupted_by=interrupted_by,
         target=run.target.name,
         seed=run.settings.seed,
-        versions=versions(),
+        versions=versions() | run.target.service_versions,
         title=run.title,
         run=run.told,
         **seen,

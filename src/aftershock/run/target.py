@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftershock.cluster import Cluster
 from aftershock.cluster.places import look_up
+from aftershock.cluster.pods import images
 from aftershock.errors import AftershockError, InvalidInput, Unsupported
 from aftershock.inventory import Inventory, Node
 from aftershock.inventory_file import read_inventory
@@ -38,6 +39,7 @@ class Target:
         self.lab: Lab | None = None
         self.cluster: Cluster | None = None
         self.fleet: Fleet | None = None
+        self.service_versions: dict[str, str] = {}  # of the service itself, as far as is known
         self._inventory: Inventory | None = None
         self._shared: contextlib.ExitStack = contextlib.ExitStack()
 
@@ -100,6 +102,10 @@ class Target:
                 )
         if self.cluster is not None and (way := self.cluster.access.file()):
             self._shared.enter_context(default_cluster(way))
+        if self.cluster is not None and not self.is_lab:
+            with contextlib.suppress(AftershockError):  # the run itself will say what is amiss
+                found = images(self.cluster, self.inventory.selector)
+                self.service_versions = {f"image of {name}": said for name, said in found.items()}
         from aftershock.hosts.fleet import Fleet
 
         self.fleet = Fleet(ledger=ledger)

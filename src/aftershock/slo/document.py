@@ -71,7 +71,10 @@ FIELDS = {
     "{resource, share, text}, what it had too little of while it was late",
     "steady_state_met": "whether golden levels held before the fault",
     "seed": "what all chance in the run came from",
-    "versions": "of Aftershock, Python, Chaos Toolkit, Locust and the kernel",
+    "versions": (
+        "of Aftershock, Python, Chaos Toolkit, Locust and the kernel; on a cluster, the images of "
+        "the service's containers when the run began, with their digests"
+    ),
     "title": "the experiment's",
     "run": "what it was told: experiment, started_at, command, directory, environment (variables "
     "that the experiment reads), variables (every setting as it was used), levels, zones (of each "
