@@ -28,9 +28,7 @@ def cards(tmp_path: Path) -> Path:
     card(tmp_path, "mlx5_bond_0", "eth0", ["bond0", "bond0"])
     card(tmp_path, "mlx5_1", "eth2", ["eth2", "eth2.100"])
     card(tmp_path, "rxe0", "", ["veth0"], real=False)
-    (
-        tmp_path / "mlx5_1/ports/1/gid_attrs/ndevs/9"
-    ).mkdir()  # an error, as unused ones are
+    (tmp_path / "mlx5_1/ports/1/gid_attrs/ndevs/9").mkdir()  # an error, as unused ones are
     return tmp_path
 
 
