@@ -47,8 +47,11 @@ guests: build/guest/ready
 gpu: developers
 	$(BIN)/python -m pytest -s tests/gpu
 
-survival: developers build/guest/ready
-	$(PYTEST) survival
+survival: developers build/guest/ready build/guest/ordinary-ready
+	@status=0; \
+	$(PYTEST) survival tests/kernel >build/guests.log 2>&1 & guests=$$!; \
+	$(PYTEST) survival --ignore=tests/kernel || status=$$?; \
+	wait $$guests || status=$$?; cat build/guests.log; exit $$status
 
 check: .venv/.developers
 	$(BIN)/ruff check .
@@ -103,6 +106,9 @@ developers:
 # and its tests are skipped.
 build/guest/ready: tests/kernel/fetch.py tests/kernel/init.sh | .venv/.developers
 	@$(BIN)/python -m tests.kernel.fetch build/guest
+
+build/guest/ordinary-ready: build/guest/ready
+	@$(BIN)/python -m tests.kernel.fetch build/guest ordinary
 
 # Only what is absent is installed. Debian starts a service on its installation, and on every boot
 # from then on; ours must not: a policy that forbids starting services stands in the way for as long

@@ -17,7 +17,7 @@ from aftershock.hosts.fleet import Fleet
 from aftershock.hosts.zipapp import agent_file
 from tests.agent.wires import world
 
-from .fetch import KERNELS, has_netem
+from .fetch import KERNELS, ON_REQUEST, has_netem
 from .guest import NAME, REPORTS, Guest, GuestFailed, slowness, why_not
 from .worlds import Rig
 
@@ -39,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     once = metafunc.definition.get_closest_marker("one_kernel")
     names, first = list(kernels()), _first()
     if once:
-        names = [name for name in once.args if name in names] or [first]
+        names = [name for name in once.args if name in (*names, *ON_REQUEST)] or [first]
     params = [
         pytest.param(name, marks=() if once or name == first else pytest.mark.whole)
         for name in names

@@ -1,6 +1,6 @@
 """Fetch the guest kernels that network faults are tested on, from Debian, by package name.
 
-    python -m tests.kernel.fetch build/guest
+    python -m tests.kernel.fetch build/guest [NAME]
 
 QEMU and busybox are installed where they are missing; kernels are unpacked, never installed. What
 can't be had is told, written down for the tests to say, and no failure. User-mode Linux comes
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ MODULES = (
     *("virtio_pci", "virtio_blk", "virtiofs", "overlay", "ext4", "veth", "bridge", "ifb", "dummy"),
     *("tun", "tcp_diag"),
     *("cls_bpf", "cls_u32", "cls_flower", "cls_matchall", "act_gact", "act_mirred", "act_police"),
-    *("loop", "dm-mod", "dm-delay", "dm-flakey"),  # as their files are called
+    *("loop", "null_blk", "dm-mod", "dm-delay", "dm-flakey"),  # as their files are called
     *("sch_ingress", "sch_netem", "sch_tbf", "sch_htb", "sch_prio", "sch_sfq", "sch_fq_codel"),
 )
 
@@ -64,6 +64,9 @@ KERNELS = {
     ),
     "clsact": Kernel((Package(USER_MODE), Package("linux-image-cloud-amd64")), (5, 10), (6, 6)),
 }
+# A machine's own, with null_blk, which those have not; on an emulated CPU, so for a few tests.
+ORDINARY = "ordinary"
+ON_REQUEST = {ORDINARY: Kernel((Package("linux-image-cloud-amd64"),), (5, 10), (99, 0))}
 
 
 def has_netem() -> bool:
@@ -86,19 +89,19 @@ def virtiofsd() -> str:
     raise Missing("no virtiofsd here: install the package virtiofsd")
 
 
-def fetch(folder: Path) -> bool:
-    """Every guest kernel, ready to boot; whether all of them are."""
+def fetch(folder: Path, kernels: Mapping[str, Kernel] = KERNELS) -> bool:
+    """The guest kernels, ready to boot; whether all of them are."""
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    if has_netem():
+    if kernels is KERNELS and has_netem():
         return True
     try:
         _install_tools()
     except Missing as error:
-        for name in KERNELS:
+        for name in kernels:
             _tell(folder / name, str(error))
         return False
-    fetched = [fetch_kernel(folder / name, kernel) for name, kernel in KERNELS.items()]
+    fetched = [fetch_kernel(folder / name, kernel) for name, kernel in kernels.items()]
     return all(fetched)
 
 
@@ -257,6 +260,11 @@ def _files(tree: Path) -> Iterator[tuple[str, int, bytes]]:
             yield name, 0o100644, path.read_bytes()
 
 
+def main(folder: str, name: str = "") -> None:
+    """What all tests want, or a kernel that only few do."""
+    if fetch(Path(folder), {name: ON_REQUEST[name]} if name else KERNELS):
+        (Path(folder) / (f"{name}-ready" if name else "ready")).touch()
+
+
 if __name__ == "__main__":
-    if fetch(Path(sys.argv[1])):
-        (Path(sys.argv[1]) / "ready").touch()
+    main(*sys.argv[1:])

@@ -30,6 +30,8 @@ from tests.agent.boots import recover_after_restart
 from tests.agent.disks import volume
 from tests.agent.wires import wait_for
 
+from .fetch import ORDINARY
+
 pytestmark = pytest.mark.root
 one_kernel = pytest.mark.one_kernel
 HERE = Node("here", "none", ("127.0.0.1",), devices=())
@@ -43,15 +45,44 @@ def run(*words: str, told: str = "") -> str:
 
 
 @contextmanager
-def mapped(name: str, folder: Path) -> Iterator[None]:
-    """An ext4 on a linear device-mapper device, as LVM would make it, mounted at a folder."""
-    if not shutil.which("dmsetup") or not Path("/dev/mapper/control").exists():
-        pytest.skip("no device-mapper here: its kernel module and dmsetup are needed")
-    image = folder.with_suffix(".img")
+def looped(image: Path) -> Iterator[str]:
+    """A loop device of 32 MiB."""
     with image.open("wb") as file:
         file.truncate(32 << 20)
     loop = run("losetup", "--find", "--show", str(image))
-    run("dmsetup", "create", name, "--noudevsync", told=f"0 65536 linear {loop} 0")
+    yield loop
+    run("losetup", "--detach", loop)
+
+
+@contextmanager
+def null_block(name: str) -> Iterator[str]:
+    """One of as much in memory, which takes no time by itself."""
+    configfs = Path("/sys/kernel/config")
+    if not (configfs / "nullb").exists():
+        run("mount", "-t", "configfs", "configfs", str(configfs))
+    made = configfs / "nullb" / name
+    made.mkdir()
+    for key, value in {"memory_backed": 1, "size": 32, "power": 1}.items():
+        (made / key).write_text(str(value))
+    index = (made / "index").read_text().strip()
+    device = next(path for path in (f"/dev/{name}", f"/dev/nullb{index}") if Path(path).exists())
+    yield device
+    made.rmdir()
+
+
+@contextmanager
+def mapped(name: str, folder: Path, below: str = "") -> Iterator[None]:
+    """An ext4 on a linear device-mapper device, as LVM would make it, mounted at a folder.
+
+    `below`: the device under it; a loop device if none is named.
+    """
+    if not shutil.which("dmsetup") or not Path("/dev/mapper/control").exists():
+        pytest.skip("no device-mapper here: its kernel module and dmsetup are needed")
+    if not below:
+        with looped(folder.with_suffix(".img")) as loop, mapped(name, folder, loop):
+            yield
+        return
+    run("dmsetup", "create", name, "--noudevsync", told=f"0 65536 linear {below} 0")
     device = f"/dev/mapper/{name}"
     if not Path(device).exists():  # nobody here listens to the kernel's events
         run("dmsetup", "mknodes", name)
@@ -61,7 +92,6 @@ def mapped(name: str, folder: Path) -> Iterator[None]:
     yield
     run("umount", str(folder))
     run("dmsetup", "remove", "--noudevsync", name)
-    run("losetup", "--detach", loop)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +170,26 @@ def test_a_delay_is_what_was_asked_for(
     told = injection.to_dict()
     assert told["clean"] and told["ordered"], told
     assert median(direct_ms(disk)) < 200
+
+
+@pytest.mark.survival
+@pytest.mark.one_kernel(ORDINARY)
+def test_a_delay_of_a_disk_that_takes_no_time(
+    agents: Fleet, ledger: Ledger, tmp_path: Path
+) -> None:
+    """All that is measured is what was asked for."""
+    folder = tmp_path / "volume"
+    with null_block("asnull") as device, mapped(NAME, folder, device):
+        (folder / "file").write_bytes(os.urandom(1 << 17))
+        os.sync()
+        before = direct_ms(folder)
+        with injected(IoDelay(str(folder), read_ms=200), agents, ledger) as injection:
+            during = direct_ms(folder)
+            assert min(during) >= 190 and median(during) - median(before) <= 220, (before, during)
+            assert injection.observe(within_s=120)["bit"] is True, injection.evidence
+        told = injection.to_dict()
+        assert told["clean"] and told["ordered"], told
+        assert max(direct_ms(folder)) < 190
 
 
 @one_kernel
