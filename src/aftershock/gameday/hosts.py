@@ -78,7 +78,8 @@ class Hosts:
         return list(errors.items())
 
     def _look(self) -> None:
-        """Hear what is asked of us."""
+        """Hear what is asked of us; each order once, though hosts may have another's last word."""
+        known: set[str] = set()
         while not self._over.wait(_LOOK_S):
             open_ones = {
                 node.name: channel
@@ -89,7 +90,8 @@ class Hosts:
             for node in self._nodes:
                 if node.name in deaf:  # a fault may well cut our way there
                     self._fleet.let_go(node)
-            for said in filter(None, heard.values()):
+            for said in set(filter(None, heard.values())) - known:
+                known.add(said)
                 with contextlib.suppress(ValueError):
                     self.order = json.loads(said)
 
@@ -122,7 +124,9 @@ def ask(inventory: Inventory, order: Mapping[str, Any], what: str) -> Iterator[s
                     f"{name} is kept by {holder}, which is no game day: end it where it runs"
                 )
         theirs = {name: channels[name] for name, holder in kept.items() if holder}
-        heard, _ = ask_all(theirs, "leave", lambda _: {"order": json.dumps(dict(order))})
+        heard, deaf = ask_all(theirs, "leave", lambda _: {"order": json.dumps(dict(order))})
+        if theirs and not heard:
+            raise next(iter(deaf.values()))
         yield from dict.fromkeys(filter(None, heard.values()))
 
 

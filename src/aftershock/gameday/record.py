@@ -53,7 +53,7 @@ class Told:
     ended: Mapping[str, Any] | None = None
     stopped: str = ""
     holder: Mapping[str, Any] = field(default_factory=dict)  # who had the target, so none began
-    held: bool = True  # not one whose date was missed and skipped
+    held: bool = True  # not where another had the target, nor where its date was missed
 
     @property
     def controller(self) -> Mapping[str, Any]:
