@@ -54,7 +54,7 @@ def steps(peers: Sequence[str] = ("192.0.2.0/24",), **changes: object) -> list[d
 
 def test_unknown_words_are_errors(here: AgentChannel) -> None:
     with pytest.raises(
-        InvalidInput, match=r"here: unknown operation 'explode': known are arm, ask, beat"
+        InvalidInput, match=r"here: unknown operation 'explode': known are arm, ask, asked, beat"
     ):
         here.ask("explode")
     with pytest.raises(InvalidInput, match="reach has no option speed"):
