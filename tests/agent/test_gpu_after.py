@@ -25,13 +25,14 @@ from aftershock.hosts.fleet import Fleet
 from aftershock.recover import recover
 
 LOCK = """
-import pynvml as n, sys, time
+import os, pynvml as n, time
+os.nice(-20)  # it is to come between a reset and the look after it, however busy this machine is
 n.nvmlInit()
 card = n.nvmlDeviceGetHandleByIndex(0)
 while True:
     n.nvmlDeviceSetGpuLockedClocks(card, 900, 900)
     print(flush=True)
-    time.sleep(0.001)
+    time.sleep(0.0001)
 """
 PID_NAMESPACE_AT = 8  # in the mock's ledger: those of another one have no driver
 
