@@ -169,3 +169,29 @@ def test_an_order_relieves_an_agent_that_hangs(
     part = ended(injection)
     assert part["ended_by"] == "a hanging agent's end" and part["ordered"] is False
     assert arrives(wires["w"], wires["a"]) and wait_for(lambda: is_gone(agent))
+
+
+def test_who_is_asked_in_the_place_of_an_agent_lets_that_go(
+    wires: World, inject: Inject, fleet: Fleet
+) -> None:
+    """A cut line has not told it that nobody speaks to it any more, and it may hold another's."""
+    over, still = inject(deadline_only=True, lease_s=1.0), inject(deadline_only=True, lease_s=6.0)
+    agent = pid_of(fleet, wires)
+    assert wait_for(lambda: record(fleet, wires, over)["state"] == "reverted")
+    another = Fleet()
+    try:
+        heal = {"injection": over.id, "reason": "order"}
+        told = another.fresh(wires["a"]).ask("heal", **heal)
+        assert told["ended_by"] == "deadline"
+        time.sleep(0.5)
+        assert not is_gone(agent) and not arrives(wires["w"], wires["a"]), "it holds the other one"
+        assert wait_for(lambda: is_gone(agent), 10.0), "until that is over, too"
+    finally:
+        another.close()
+    assert ended(still)["ended_by"] == "deadline"
+    over.revert()
+
+
+def record(fleet: Fleet, wires: World, injection: Injection) -> dict[str, object]:
+    told: dict[str, object] = fleet.fresh(wires["a"]).ask("record", injection=injection.id)
+    return told

@@ -83,9 +83,7 @@ class Cell:
 
     def _play(self, drama: Drama) -> float:
         took = EVENTS[self.event](drama, self.stage) or hosts_are_as_before(drama)
-        # What ended while its line was cut hears of it by TCP, which tries again after the heal at
-        # most as long as the cut had lasted.
-        nobody_is_left(drama, LATER_S + drama.deadline_only * drama.lease_s)
+        nobody_is_left(drama)
         books_are_in_order(drama)
         healed = recovers(drama)
         if drama.final and not drama.deadline_only:

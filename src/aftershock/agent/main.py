@@ -121,6 +121,7 @@ class Agent:
             elif number == signal.SIGUSR1:
                 for held, reason in self._operations.left_orders():
                     self._heal(reason, [held], ordered=reason == ORDER)
+                self._stream = None  # another agent speaks for this host by now
             else:
                 self._heal(signal.Signals(number).name, self._on())
                 self._operations.finished = True

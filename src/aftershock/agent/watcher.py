@@ -102,20 +102,26 @@ def watch(record: str, agent: str, deadline: str, ready: str) -> None:
 
 
 def relieve(records: Records, injection: str, reason: str) -> Dict[str, Any]:
-    """Let a living agent revert what it holds; heal in the place of one that is dead, or hangs."""
+    """Let a living agent revert what it holds; heal in the place of one that is dead, or hangs.
+
+    It hears by that, too, that nobody speaks to it any more: a line that was cut may not tell.
+    """
     record = records.read(injection)
     agent = record["agent"]
-    if record["state"] != "reverted" and is_there(agent):
-        records.order(injection, reason)
+    if not is_there(agent):
+        return heal(records, injection, "the agent's death")
+    if record["state"] == "reverted":
         os.kill(agent["pid"], signal.SIGUSR1)
-        until = boottime() + _PATIENCE_S
-        while boottime() < until and records.read(injection)["state"] != "reverted":
-            time.sleep(0.02)
-        if records.read(injection)["state"] != "reverted" and is_there(agent):
-            os.kill(agent["pid"], signal.SIGKILL)
-            reason = "a hanging agent's end"
-        return heal(records, injection, reason)
-    return heal(records, injection, "the agent's death")
+        return record
+    records.order(injection, reason)
+    os.kill(agent["pid"], signal.SIGUSR1)
+    until = boottime() + _PATIENCE_S
+    while boottime() < until and records.read(injection)["state"] != "reverted":
+        time.sleep(0.02)
+    if records.read(injection)["state"] != "reverted" and is_there(agent):
+        os.kill(agent["pid"], signal.SIGKILL)
+        reason = "a hanging agent's end"
+    return heal(records, injection, reason)
 
 
 def heal(records: Records, injection: str, healer: str) -> Dict[str, Any]:
