@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, TextIO
 
 from aftershock.agent.clock import is_there
 from aftershock.errors import InvalidInput
-from aftershock.gameday import hosts, orders, refused, telling
+from aftershock.gameday import elsewhere, orders, refused, telling
 from aftershock.gameday.agenda import Agenda, Take
 from aftershock.gameday.calendar import CAUGHT_UP, length, lines_of
 from aftershock.gameday.day import Day, ended
@@ -23,13 +22,11 @@ from aftershock.gameday.plan import Plan, Step
 from aftershock.gameday.plan_file import read_plan
 from aftershock.gameday.record import RUNS, Record, Told, days, digest_of, read, unreadable
 from aftershock.gameday.running import LONGEST_END_S, end, outcome
-from aftershock.gameday.targets import Targets, cluster_of, inventories, only_known
-from aftershock.inventory import Inventory
-from aftershock.lock import HostLock, Occupied, user_name
+from aftershock.gameday.targets import A_DAY, Targets, only_known
+from aftershock.lock import HostLock, Occupied
 from aftershock.slo.verdict import PASS
 
 LONGEST_BREAK_S = 86_400.0  # a day that was cut off before that is not gone on with
-_A_DAY = "the game day"
 _AFTER_DEATH = ("occupied", "notified")  # what may come into a record whose day has died
 REAL, REHEARSAL = "day", "rehearsal"
 
@@ -81,10 +78,10 @@ def _hold(path: str, wish: Wish, show: TextIO) -> bool:
             return _not_due(plan, agenda, take, wish, show)
         _await(take.due.start, show)
     date = take.due.date if take.due else None
-    seed = agenda.seed_of(date) if wish.seed is None else wish.seed
+    late = take.due is not None and take.due.kind == CAUGHT_UP
+    seed = _seed(agenda, wish, date)
     steps = plan.steps(seed, wish.only)
-    begun = _begun(plan, wish, date, seed, steps)
-    begun["late"] = take.due is not None and take.due.kind == CAUGHT_UP
+    begun = _begun(plan, wish, date, seed, steps, late)
     targets = _targets(plan, steps)
     try:
         targets.acquire()
@@ -105,8 +102,17 @@ def _hold(path: str, wish: Wish, show: TextIO) -> bool:
         targets.release()
 
 
+def _seed(agenda: Agenda, wish: Wish, date: datetime | None) -> int:
+    return agenda.seed_of(date) if wish.seed is None else wish.seed
+
+
 def _begun(
-    plan: Plan, wish: Wish, date: datetime | None, seed: int, steps: Sequence[Step]
+    plan: Plan,
+    wish: Wish,
+    date: datetime | None,
+    seed: int,
+    steps: Sequence[Step],
+    late: bool = False,
 ) -> dict[str, Any]:
     """What the record of a day begins with. `date`: the one it is for, if the calendar has one."""
     return {
@@ -118,7 +124,7 @@ def _begun(
         "seed": seed,
         "only": list(wish.only),
         "date": date,
-        "late": False,
+        "late": late,
         "scheduled": date is not None,
         "runs": [step.key for step in steps],
     }
@@ -141,7 +147,7 @@ def _held(plan: Plan, record: Record, targets: Targets, steps: list[Step], show:
 
 def _targets(plan: Plan, steps: Sequence[Step]) -> Targets:
     return Targets(
-        steps, plan.path.parent, f"{_A_DAY} {plan.title!r}", f"gameday-{int(time.time())}"
+        steps, plan.path.parent, f"{A_DAY} {plan.title!r}", f"gameday-{int(time.time())}"
     )
 
 
@@ -220,7 +226,7 @@ def _not_due(plan: Plan, agenda: Agenda, take: Take, wish: Wish, show: TextIO) -
         )
     if take.missed:
         date = take.missed[-1]
-        seed = agenda.seed_of(date) if wish.seed is None else wish.seed
+        seed = _seed(agenda, wish, date)
         begun = _begun(plan, wish, date, seed, plan.steps(seed, wish.only))
         refused.skipped(plan, begun, take.missed)
         agenda.dealt_with(date)
@@ -267,21 +273,7 @@ def status(name: str | None = None) -> Iterator[str]:
             f"{'next':<12} {line}" for line in lines_of(plan.calendar, datetime.now(UTC), 3)
         )
     if plan:
-        yield from _elsewhere(plan)
-
-
-def _elsewhere(plan: Plan) -> Iterator[str]:
-    from aftershock.cluster.lock import held
-    from aftershock.lock import told as holder
-
-    for path, inventory in inventories(plan.steps(0), plan.path.parent).items():
-        if inventory.kubeconfig is None:
-            for who in hosts.holders(inventory):
-                yield f"{'taken':<12} hosts of {Path(path).name}: {who}"
-            continue
-        with contextlib.closing(cluster_of(inventory)) as cluster:
-            if found := held(cluster):
-                yield f"{'taken':<12} namespace {cluster.namespace}: {holder(found)}"
+        yield from (f"{'taken':<12} {line}" for line in elsewhere.holders(plan))
 
 
 def _state(told: Told) -> str:
@@ -306,9 +298,11 @@ def order(what: str, name: str | None, why: str = "") -> Iterator[str]:
         if what == orders.ABORT:
             yield from _heard(folder, told)
         return
-    if name and Path(name).is_file() and (asked := _ask_elsewhere(name, what, why)):
-        yield from asked
-        return
+    if name and Path(name).is_file():
+        asked = list(elsewhere.ask(read_plan(name), what, why))
+        yield from (f"{what} asked of {whom}" for whom in asked)
+        if asked:
+            return
     raise InvalidInput(
         "no game day goes on here: `aftershock gameday status` lists them; for one on another host "
         "name its plan, whose target must not be the lab"
@@ -329,32 +323,3 @@ def _heard(folder: Path, told: Told, patience_s: float = 10.0) -> Iterator[str]:
                 )
         time.sleep(0.1)
     yield "it has not answered yet: look at its status"
-
-
-def _ask_elsewhere(name: str, what: str, why: str) -> list[str]:
-    """Through what the day keeps of its plan's targets, where its own host looks."""
-    plan, said = read_plan(name), []
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    request = {"what": what, "by": user_name(), "at": at, "why": why}
-    for inventory in inventories(plan.steps(0), plan.path.parent).values():
-        if inventory.kubeconfig is None:
-            said += [f"{what} asked of {who}" for who in hosts.ask(inventory, request, _A_DAY)]
-        elif _asked_of_lease(inventory, request):
-            said.append(
-                f"{what} asked of whoever holds namespace {inventory.namespace}, by its Lease"
-            )
-    return said
-
-
-def _asked_of_lease(inventory: Inventory, request: Mapping[str, Any]) -> bool:
-    from aftershock.cluster.lock import ask, held
-    from aftershock.lock import told as holder
-
-    with contextlib.closing(cluster_of(inventory)) as cluster:
-        found = held(cluster)
-        if found and not str(found.get("what")).startswith(_A_DAY):
-            raise InvalidInput(
-                f"namespace {cluster.namespace} is taken by {holder(found)}, which is no game day: "
-                "end it where it runs"
-            )
-        return bool(found) and ask(cluster, request)

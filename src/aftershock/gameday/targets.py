@@ -20,6 +20,7 @@ from aftershock.run.alone import TargetLock, name_of
 from aftershock.run.settings import Settings
 
 LAB = "lab"
+A_DAY = "the game day"  # what a day's holding of a target begins with, for people
 
 
 def told(step: Step, folder: Path) -> tuple[str, int]:
@@ -59,7 +60,8 @@ class Targets:
     def acquire(self) -> None:
         """Take all or none; `Occupied` names who has one."""
         try:
-            for name, cluster in self._places():
+            listed = inventories(self._steps, self._folder).values()
+            for name, cluster in self._places(listed):
                 lock = TargetLock(name, cluster, self._what, self.token)
                 lock.acquire()
                 self._locks.append(lock)
@@ -67,7 +69,7 @@ class Targets:
                     ledger = Ledger(self._run_id)
                     self._open.callback(ledger.close)
                     lock.note(ledger)
-            self._keep_hosts()
+            self._keep_hosts(listed)
         except BaseException:
             self.release()
             raise
@@ -80,17 +82,17 @@ class Targets:
             self._locks.pop().release()
         self._open.close()
 
-    def _keep_hosts(self) -> None:
+    def _keep_hosts(self, listed: Iterable[Inventory]) -> None:
         """Where no cluster tells other controllers of us, the hosts themselves do."""
-        for inventory in inventories(self._steps, self._folder).values():
+        for inventory in listed:
             if nodes := broken(inventory):
                 self._hosts.append(Hosts(nodes, self.token, self._locks[0].holder))
                 self._hosts[-1].keep()
 
-    def _places(self) -> Iterable[tuple[str, Cluster | None]]:
+    def _places(self, listed: Iterable[Inventory]) -> Iterable[tuple[str, Cluster | None]]:
         ports = {port for target, port in self._told() if target == LAB}
         yield from ((name_of(lab_port=port), None) for port in sorted(ports))
-        for inventory in inventories(self._steps, self._folder).values():
+        for inventory in listed:
             cluster = None
             if inventory.kubeconfig is not None:
                 cluster = cluster_of(inventory)
