@@ -19,6 +19,7 @@ from aftershock.report.metrics import metrics
 from aftershock.report.record import read_record
 from aftershock.report.still import has_fonts
 from tests.history.conftest import INJECTION, Command, Made, timeline_of
+from tests.history.told import CLIFF, GOODPUT, QUALITY
 
 NO_EFFECT: dict[str, Any] = {"injections": [{**INJECTION, "bit": False}]}
 EVIL = "<b>| `x` \x07 & [a](http://b) *_~"
@@ -45,6 +46,39 @@ def test_dashboards_read_the_recovery_time(made: Made, parse: Any) -> None:
     assert found["aftershock_requests_failed", place[0], "reset", place[1]] == 50
     assert found["aftershock_run_started_timestamp_seconds", *place] == 1793523600
     assert ("aftershock_rto_censored_seconds", *place) not in found
+
+
+def test_dashboards_read_goodput_quality_and_capacity(made: Made) -> None:
+    more = {"goodput": GOODPUT, "quality": QUALITY, "cliff": CLIFF}
+    found = samples(metrics(read_record(made(2.0, **more)).document), as_prometheus)
+    place = ("az-failure", "lab")
+
+    def phase(name: str, phase: str) -> float | None:
+        return found.get((f"aftershock_{name}", "az-failure", phase, "lab"))
+
+    assert phase("goodput_ratio", "before") == 0.99578 and phase("goodput_ratio", "during") == 0.5
+    assert phase("goodput_ratio", "after") is None, "nothing was due"
+    assert phase("golden_answers", "during") == 73 and phase("golden_answers_bad", "during") == 4
+    assert phase("golden_answers", "after") is None, "nobody asked"
+    assert found["aftershock_knee_held_rps", *place] == 20
+    assert found["aftershock_knee_broke_rps", *place] == 30
+    assert found["aftershock_best_good_rps", *place] == 25.47
+    assert found["aftershock_best_good_error_rps", *place] == 3.61
+    plain_run = samples(metrics(read_record(made(2.0)).document), as_prometheus)
+    names = {key[0] for key in plain_run}
+    assert not [n for n in names if "goodput" in n or "golden" in n or "knee" in n or "good_" in n]
+
+
+def test_markdown_tells_what_broke_and_how_good_the_answers_were(made: Made) -> None:
+    text = markdown(read_record(made(2.0, goodput=GOODPUT, quality=QUALITY, cliff=CLIFF)))
+    for words in ("- Knee between 20 and 30 requests/s", "| 30 | 25.5 | 317 | – | 25.0 % |",
+                  "| during | 700 | 350 | 50.00 % | – |",
+                  "| during | 73 | 4 | repeats 3, empty 1 | model-b-1 4 | chinese 4 |",
+                  "| model-b-1 | repeats | 1+1? | 2 2 \\<b\\> |"):  # fmt: skip
+        assert words in text, words
+    without = markdown(read_record(made(2.0)))
+    for heading in ("Where it breaks", "Goodput", "How good the answers were"):
+        assert f"### {heading}" in text and heading not in without
 
 
 def test_an_inconclusive_run_plots_no_recovery_time(made: Made) -> None:

@@ -14,6 +14,7 @@ from aftershock.slo.recovery import BACK, Recovery
 from aftershock.slo.slots import Slot
 from tests.history.conftest import Made, timeline_of
 from tests.history.long import hour
+from tests.history.told import CLIFF, GOODPUT, QUALITY
 
 
 def written(folder: Path) -> Path:
@@ -78,7 +79,8 @@ def test_curves_and_marks_stand_where_their_moment_is(made: Made, opened: Any) -
 
 def test_everything_that_people_ask_of_it_is_on_the_page(made: Made, opened: Any) -> None:
     back = Recovery(1010.0, BACK, rto_s=2.0, error_s=0.02, held_s=15.0, first_bad_s=0.1)
-    folder = made(2.0, recovery=back, detection=Crossing(rto_s=1.5, error_s=0.1))
+    told = {"goodput": GOODPUT, "quality": QUALITY, "cliff": CLIFF}
+    folder = made(2.0, recovery=back, detection=Crossing(rto_s=1.5, error_s=0.1), **told)
     check = {"indicator": "p99_latency_ms", "level": "golden", "value": 144.7, "bound": 500.0}
     (folder / "checks.json").write_text(json.dumps([{**check, "ok": True, "end": 1005.0}]))
     timeline = timeline_of(folder)
@@ -101,7 +103,8 @@ def test_everything_that_people_ask_of_it_is_on_the_page(made: Made, opened: Any
         assert curve in said, said
     text = page.locator("main").inner_text()
     for words in ("Requests lost, by kind", "reset", "The steady state", "144.7",
-                  "chaos run experiments/az-failure.json", "Seed"):  # fmt: skip
+                  "chaos run experiments/az-failure.json", "Seed", "Where it breaks",
+                  "Knee between 20 and 30", "350", "repeats 3, empty 1"):  # fmt: skip
         assert words in text, words
 
 

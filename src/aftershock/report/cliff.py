@@ -1,9 +1,11 @@
-"""Where a service broke as its load was stepped up, in sentences."""
+"""Where a service broke as its load was stepped up, in sentences and in rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+HEADS = ("Requests/s", "Good/s", "P50, ms", "P99, ms", "Errors", "In use")
 
 
 def sentences(told: Mapping[str, Any]) -> list[str]:
@@ -34,3 +36,20 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
     if told["generator_ended_rps"] is not None:
         lines.append(f"the load generator could not keep up with {told['generator_ended_rps']:g}/s")
     return lines
+
+
+def rows(told: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row for each step of the load."""
+    for step in told.get("steps") or ():
+        yield (
+            f"{step['rate_rps']:g}",
+            f"{step['good_rps']:.1f}",
+            _ms(step["p50_ms"]),
+            _ms(step["p99_ms"]),
+            f"{100 * step['error_rate']:.1f} %",
+            ", ".join(f"{key} {value:g}" for key, value in step["use"].items()) or "–",
+        )
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"

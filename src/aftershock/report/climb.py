@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from aftershock.report.cliff import sentences
-from aftershock.report.tables import table
+from aftershock.report.cliff import HEADS, rows, sentences
+from aftershock.report.figures import sentence
+from aftershock.report.tables import plain
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 220, 48, 30
 
@@ -16,24 +17,8 @@ def section(told: Mapping[str, Any]) -> str:
     """The page's part of it, as HTML; empty where the load was not stepped up."""
     if not told:
         return ""
-    lines = "".join(f"<li>{escape(line)}</li>" for line in sentences(told))
-    heads = ["Requests/s", "Good/s", "P50, ms", "P99, ms", "Errors", "In use"]
-    rows = [
-        (
-            f"<b>{step['rate_rps']:g}</b>",
-            f"{step['good_rps']:.1f}",
-            _ms(step["p50_ms"]),
-            _ms(step["p99_ms"]),
-            f"{100 * step['error_rate']:.1f} %",
-            escape(", ".join(f"{key} {value:g}" for key, value in step["use"].items())) or "–",
-        )
-        for step in told["steps"]
-    ]
-    return f"<h2>Where it breaks</h2><ul>{lines}</ul>{plot(told)}{table(heads, rows)}"
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}"
+    lines = "".join(f"<li>{escape(sentence(line))}</li>" for line in sentences(told))
+    return f"<h2>Where it breaks</h2><ul>{lines}</ul>{plot(told)}{plain(HEADS, rows(told))}"
 
 
 def plot(told: Mapping[str, Any]) -> str:

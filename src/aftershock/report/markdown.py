@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from aftershock.report import figures, sentences, soak
+from aftershock.report import answers, cliff, figures, sentences, soak
 from aftershock.report.record import Record
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!])")
@@ -31,21 +31,30 @@ def _lines(record: Record) -> Iterator[str]:
         ["", "", ""], [(f"**{one.name}**", one.value, one.note) for one in figures.tiles(document)]
     )
     yield ""
+    yield from _cliff(document)
     yield from _soak(document)
     yield from _faults(document)
     yield from _lost(document)
+    yield from _answers(document)
     yield from _steady(record)
     yield from _again(document)
 
 
+def _cliff(document: Mapping[str, Any]) -> Iterator[str]:
+    if told := document.get("cliff") or {}:
+        yield "### Where it breaks"
+        yield ""
+        yield from (f"- {plain(figures.sentence(line))}" for line in cliff.sentences(told))
+        yield ""
+        yield from table(cliff.HEADS, cliff.rows(told))
+        yield ""
+
+
 def _soak(document: Mapping[str, Any]) -> Iterator[str]:
     told = document.get("soak") or {}
-    for heads, rows in ((soak.FAULTS, soak.faults), (soak.DRIFT, soak.drift)) if told else ():
-        if cells := list(rows(told)):
-            yield f"### {'After each fault' if heads is soak.FAULTS else 'In between'}"
-            yield ""
-            yield from table(heads, cells)
-            yield ""
+    if told:
+        yield from _part("After each fault", soak.FAULTS, soak.faults(told))
+        yield from _part("In between", soak.DRIFT, soak.drift(told))
 
 
 def _faults(document: Mapping[str, Any]) -> Iterator[str]:
@@ -62,19 +71,19 @@ def _faults(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _lost(document: Mapping[str, Any]) -> Iterator[str]:
-    if rows := figures.lost_by_kind(document):
-        yield "### Requests lost"
-        yield ""
-        yield from table(["Kind", "Requests"], rows)
-        yield ""
+    yield from _part("Requests lost", ["Kind", "Requests"], figures.lost_by_kind(document))
+
+
+def _answers(document: Mapping[str, Any]) -> Iterator[str]:
+    good = "How good the answers were"
+    yield from _part("Goodput", answers.GOODPUT, answers.goodput(document))
+    yield from _part(good, answers.QUALITY, answers.quality(document))
+    yield from _part("Bad answers", answers.WORST, answers.worst(document))
 
 
 def _steady(record: Record) -> Iterator[str]:
-    if rows := figures.steady_state(record.checks, record.timeline.marks.get("t_effect")):
-        yield "### Steady state"
-        yield ""
-        yield from table(["Indicator", "Level", "Bound", "Before", "After"], rows)
-        yield ""
+    rows = figures.steady_state(record.checks, record.timeline.marks.get("t_effect"))
+    yield from _part("Steady state", ["Indicator", "Level", "Bound", "Before", "After"], rows)
 
 
 def _again(document: Mapping[str, Any]) -> Iterator[str]:
@@ -98,6 +107,15 @@ def _again(document: Mapping[str, Any]) -> Iterator[str]:
         yield from table(["Variable", "Value"], [(k, str(v)) for k, v in variables.items()])
         yield ""
         yield "</details>"
+
+
+def _part(title: str, heads: Iterable[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A table with its title; nothing without rows."""
+    if cells := list(rows):
+        yield f"### {title}"
+        yield ""
+        yield from table(heads, cells)
+        yield ""
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

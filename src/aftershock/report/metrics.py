@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from aftershock.report import answers
 from aftershock.slo.verdict import FAIL, INCONCLUSIVE, PASS
 
 _RTO = "Time from the first fault's firing until the service was back. Absent: not back"
@@ -25,6 +26,15 @@ FIGURES = {
     "requests_slow": ("requests_slow", "Of them, answered later than tolerated"),
     "streams_cut": ("streams_cut", "Requests that failed after their first token"),
     "lowest_throughput_rps": ("lowest_throughput_rps", "Good answers a second, worst window"),
+}
+CLIFF = {
+    "best_good_rps": ("capacity_rps", "Good answers a second at best, as the load was stepped up"),
+    "best_good_error_rps": ("capacity_error_rps", "Half of its 95 % interval"),
+}
+PHASES = {
+    "goodput_ratio": ("goodput", "share", "Share of the requests due that met every limit"),
+    "golden_answers": ("quality", "answers", "Answers to golden prompts"),
+    "golden_answers_bad": ("quality", "bad", "Of them, bad ones"),
 }
 
 
@@ -72,6 +82,20 @@ class _Told:
         for kind, count in self.document["failed_by_kind"].items():
             failed.add_metric([*held, str(kind)], count)
         yield failed
+        if word != INCONCLUSIVE:
+            yield from self._phases()
+
+    def _phases(self) -> Iterator[Any]:
+        """What is told before, during and after the fault; a phase without requests is absent."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        held = list(self.labels.values())
+        for name, (part, field, what) in PHASES.items():
+            gauge = GaugeMetricFamily(f"aftershock_{name}", what, labels=[*self.labels, "phase"])
+            for phase, seen in answers.phases(self.document.get(part)):
+                gauge.add_metric([*held, phase], float(seen[field]))
+            if gauge.samples:
+                yield gauge
 
     def _gauges(self) -> Iterator[tuple[str, float, str]]:
         objective = self.document["rto_objective_s"]
@@ -85,3 +109,10 @@ class _Told:
         for name, (field, what) in FIGURES.items():
             if self.document[field] is not None:
                 yield name, float(self.document[field]), what
+        cliff = self.document.get("cliff") or {}
+        for name, (field, what) in CLIFF.items() if cliff else ():
+            yield name, float(cliff[field]), what
+        if cliff.get("knee_rps"):
+            held, broke = cliff["knee_rps"]
+            yield "knee_held_rps", float(held), "The highest rate at which golden levels held"
+            yield "knee_broke_rps", float(broke), "The next rate, at which they did not"

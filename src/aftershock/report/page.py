@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from aftershock.report import climb, endurance, figures, sentences, tables
+from aftershock.report import answers, climb, endurance, figures, sentences, tables
 from aftershock.report.chart import draw
 from aftershock.report.moments import moments, zero_of
 from aftershock.report.picture import picture_of
@@ -55,6 +55,7 @@ def render(record: Record) -> str:
         or "<p>Nothing was injected.</p>",
         tables.replacements(document["replacements"]),
         *_costs(record),
+        _answers(document),
         "<h2>What happened when</h2>",
         _happened(document, record.timeline),
         "<h2>How it was measured</h2>",
@@ -125,6 +126,14 @@ def _costs(record: Record) -> list[str]:
     ]
 
 
+def _answers(document: Mapping[str, Any]) -> str:
+    """How good the answers were, where golden prompts were asked."""
+    told = tables.plain(answers.QUALITY, answers.quality(document))
+    bad = tables.plain(answers.WORST, answers.worst(document))
+    more = f"<details><summary>Bad answers</summary>{bad}</details>" if bad else ""
+    return f"<h2>How good the answers were</h2>{told}{more}" if told else ""
+
+
 def _why(document: Mapping[str, Any]) -> str:
     rows = "".join(f"<li>{escape(text)}</li>" for text in figures.why(document))
     return f'<ul class="why">{rows}</ul>' if rows else ""
@@ -175,7 +184,7 @@ def _measured(document: Mapping[str, Any], levels: Levels) -> str:
         "Left behind": "; ".join(document["leftovers"]) or "nothing",
         "Levels": f"{levels.target}: {_levels(levels)}",
     }
-    goodput = tables.goodput(document.get("goodput") or {})
+    goodput = tables.plain(answers.GOODPUT, answers.goodput(document))
     return f"{tables.sources(document['per_source'])}{goodput}{_facts(facts)}"
 
 

@@ -170,23 +170,6 @@ def plain(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return table(heads, cells) if cells else ""
 
 
-def goodput(told: Mapping[str, Any]) -> str:
-    """The share of requests that met every limit, phase by phase."""
-    rows = [
-        (
-            phase,
-            f"{seen['requests']:,}",
-            f"{seen['met']:,}",
-            f"{100 * seen['share']:.2f} %",
-            "–" if seen["rps"] is None else f"{seen['rps']:,.1f}",
-        )
-        for phase in ("before", "during", "after")
-        if (seen := told.get(phase) or {}).get("share") is not None
-    ]
-    heads = ["Goodput", "Requests due", "Within all limits", "Share", "A second"]
-    return table(heads, rows) if rows else ""
-
-
 def sources(per_source: Mapping[str, Mapping[str, Any]]) -> str:
     """What each source of samples saw, from the fault to the end of the hold."""
     rows = [
