@@ -19,7 +19,7 @@ from aftershock.report.metrics import metrics
 from aftershock.report.record import read_record
 from aftershock.report.still import has_fonts
 from tests.history.conftest import INJECTION, Command, Made, timeline_of
-from tests.history.told import CLIFF, GOODPUT, QUALITY
+from tests.history.told import CLIFF, GOODPUT, QUALITY, REPLACEMENT
 
 NO_EFFECT: dict[str, Any] = {"injections": [{**INJECTION, "bit": False}]}
 EVIL = "<b>| `x` \x07 & [a](http://b) *_~"
@@ -70,10 +70,13 @@ def test_dashboards_read_goodput_quality_and_capacity(made: Made) -> None:
 
 
 def test_markdown_tells_what_broke_and_how_good_the_answers_were(made: Made) -> None:
-    text = markdown(read_record(made(2.0, goodput=GOODPUT, quality=QUALITY, cliff=CLIFF)))
+    told = {"goodput": GOODPUT, "quality": QUALITY, "cliff": CLIFF}
+    told |= {"replacements": [REPLACEMENT]}
+    text = markdown(read_record(made(2.0, **told)))
     for words in ("- Knee between 20 and 30 requests/s", "| 30 | 25.5 | 317 | – | 25.0 % |",
                   "| during | 700 | 350 | 50.00 % | – |",
                   "| during | 73 | 4 | repeats 3, empty 1 | model-b-1 4 | chinese 4 |",
+                  "| web-2 | web-1 | az-b node-b | 0.10 | 0.20 | ≤ 1.00 | – |",
                   "| model-b-1 | repeats | 1+1? | 2 2 \\<b\\> |"):  # fmt: skip
         assert words in text, words
     without = markdown(read_record(made(2.0)))

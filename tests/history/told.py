@@ -24,3 +24,8 @@ CLIFF: dict[str, Any] = {
                "error_rate": 0.25, "use": {"waiting_requests": 4.0}}
               for rate, good in ((20.0, 19.2), (30.0, 25.47))],
 }  # fmt: skip
+REPLACEMENT: dict[str, Any] = {
+    "pod": "web-2", "replaces": "web-1", "zone": "az-b", "node": "node-b", "same_pod": False,
+    "deleted_s": 0.1, "scheduled_s": 0.2, "started_s": 1.0, "ready_s": None, "late": ["started"],
+    "waits_for": "",
+}  # fmt: skip

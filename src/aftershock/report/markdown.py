@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from aftershock.report import answers, cliff, figures, sentences, soak
+from aftershock.report import answers, cliff, figures, sentences, soak, stages
 from aftershock.report.record import Record
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!])")
@@ -34,6 +34,8 @@ def _lines(record: Record) -> Iterator[str]:
     yield from _cliff(document)
     yield from _soak(document)
     yield from _faults(document)
+    rows = map(stages.cells, stages.slowest(document["replacements"])[: stages.SHOWN])
+    yield from _part("What became of the replicas", stages.HEADS, rows)
     yield from _lost(document)
     yield from _answers(document)
     yield from _steady(record)

@@ -8,6 +8,7 @@ from typing import Any
 
 SHOWN = 6
 STAGES = ("deleted", "scheduled", "started", "ready")
+HEADS = ("Replica", "Came for", "Where", *(f"{one.capitalize()}, s" for one in STAGES))
 _ROW = "  {:<34}" + "{:>10}" * len(STAGES)
 
 Row = Mapping[str, Any]
@@ -34,18 +35,23 @@ def slowest(rows: Sequence[Row]) -> list[Row]:
 
 
 def cells(row: Row) -> list[str]:
-    """A replica's row of the page, as HTML: its place, what it came for, its stages."""
-    came = escape(row["pod"]) if row["pod"] else "nothing came"
+    """A replica's row, as plain text: what it came for, its place, its stages."""
+    came = str(row["pod"] or "nothing came")
     if row.get("same_pod"):  # verdicts of earlier versions have none
         lost = "restarted in place" if row["started_s"] is not None else "the same pod"
     elif row["pod"] and row["pod"] == row["replaces"]:
         lost = "one of the same name"
     else:
-        lost = escape(row["replaces"]) or "nothing: it was added"
+        lost = str(row["replaces"] or "nothing: it was added")
+    place = f"{row['zone'] or '–'} {row['node']}"
+    return [came, lost, place, *(_moment(row, one) for one in STAGES)]
+
+
+def marked_up(row: Row) -> list[str]:
+    """The same as HTML, with what the scheduler said."""
+    came, *rest = map(escape, cells(row))
     waits = f"<br><small>{escape(row['waits_for'])}</small>" if row["waits_for"] else ""
-    place = f"{escape(row['zone'] or '–')} {escape(row['node'])}"
-    moments = [escape(_moment(row, one)) for one in STAGES]
-    return [f"<b>{came}</b>{waits}", lost, place, *moments]
+    return [f"<b>{came}</b>{waits}", *rest]
 
 
 def _name(row: Row) -> str:

@@ -159,8 +159,7 @@ def replacements(rows: Sequence[Mapping[str, Any]]) -> str:
     """The lost replicas and what came for them, in seconds after the fault."""
     if not rows:
         return ""
-    heads = ["Replica", "Came for", "Where", *(f"{one.capitalize()}, s" for one in stages.STAGES)]
-    told = table(heads, [stages.cells(row) for row in stages.slowest(rows)])
+    told = table(stages.HEADS, [stages.marked_up(row) for row in stages.slowest(rows)])
     return f"<h2>What became of the replicas</h2>{told}"
 
 
