@@ -15,6 +15,7 @@ from aftershock.errors import InvalidInput
 from aftershock.load.answers import Answer
 from aftershock.load.arrivals import arrivals
 from aftershock.load.lengths import Lengths
+from aftershock.load.open_calls import OpenCalls
 from aftershock.load.prompts import prompt, request
 from aftershock.load.recorder import Recorder
 from aftershock.load.sentinel import judge_completion, judge_health
@@ -215,6 +216,22 @@ def test_what_is_not_yet_decided_holds_the_horizon_back() -> None:
     clock.now = 105.0
     timeline.feed(recorder.report(0, 1, 100.35))
     assert timeline.horizon() == pytest.approx(100.0)  # its dispatcher is behind
+
+
+def test_what_is_let_go_unanswered_counts_neither_as_due_nor_as_sent() -> None:
+    recorder, clock, timeline = recorded()
+    held = OpenCalls()
+    calls = [recorder.due(100.0 + i / 10) for i in range(5)]
+    for call in calls[:4]:
+        recorder.sent(call)
+    clock.now = 100.6
+    recorder.finish(calls[0])
+    told = recorder.report(0, 1, float("inf"))
+    held.note(told)
+    timeline.feed(told)
+    timeline.feed({**recorder.report(0, 1, float("inf")), **held.taken_back(99.0)})
+    counts = [slot.counts for _, slot in timeline.slots()]
+    assert sum(one["scheduled"] for one in counts) == sum(one["sent"] for one in counts) == 1
 
 
 def test_only_so_many_failures_are_kept_whole() -> None:

@@ -28,9 +28,10 @@ class OpenCalls:
         """Take in a message of the load (see `Timeline.feed`)."""
         for index, wire in message.get("slots", {}).items():
             known = self._slots[int(index)]
-            for name in ("scheduled", *_JUDGED):
+            for name in ("scheduled", "sent", *_JUDGED):
                 known[name] += wire.get(name, 0)
             known["failed"] += sum(wire.get("failed", {}).values())
+            known["not_sent"] += wire.get("failed", {}).get("not_sent", 0)
         for index, counts in message.get("ticks", {}).items():
             tick = self._ticks.setdefault(int(index), [0, 0])
             tick[0] += counts[0]
@@ -49,9 +50,11 @@ class OpenCalls:
         ticks: dict[str, list[int]] = {}
         for index, counts in self._slots.items():
             ended = counts["good"] + counts["slow"] + counts["failed"]
-            if index * SLOT_S < since or counts["scheduled"] <= ended:
+            still = counts["scheduled"] - ended
+            if index * SLOT_S < since or still <= 0:
                 continue
-            slots[str(index)] = {"scheduled": ended - counts["scheduled"]}
+            sent = min(still, max(0, counts["sent"] - (ended - counts["not_sent"])))
+            slots[str(index)] = {"scheduled": -still, "sent": -sent}
             if not (counts["slow"] or counts["failed"]):  # else it isn't known which were open
                 for tick in range(index * _TICKS, (index + 1) * _TICKS):
                     due, good = self._ticks.get(tick, (0, 0))
