@@ -73,7 +73,8 @@ def test_markdown_tells_what_broke_and_how_good_the_answers_were(made: Made) -> 
     told = {"goodput": GOODPUT, "quality": QUALITY, "cliff": CLIFF}
     told |= {"replacements": [REPLACEMENT]}
     text = markdown(read_record(made(2.0, **told)))
-    for words in ("- Knee between 20 and 30 requests/s", "| 30 | 25.5 | 317 | – | 25.0 % |",
+    for words in ("- Knee between 20 and 30 requests/s",
+                  "| 30 | 25.5 | 317 | – | 25.0 % | queue 4 |",
                   "| during | 700 | 350 | 50.00 % | – |",
                   "| during | 73 | 4 | repeats 3, empty 1 | model-b-1 4 | chinese 4 |",
                   "| web-2 | web-1 | az-b node-b | 0.10 | 0.20 | ≤ 1.00 | – |",

@@ -133,7 +133,8 @@ def _draw_lane(lane: Lane, sheet: Sheet, top: float) -> None:
     if lane.limit is not None and lane.limit <= ceiling:
         y = floor - LANE * lane.limit / ceiling
         sheet.line(LEFT, y, sheet.right, y, "limit")
-        sheet.text(LEFT + 4, y - 3, f"tolerated: {lane.limit:g}", "limit")
+        below = 12 if y - 12 < top + _head(sheet.width) else -3  # else it is in the title
+        sheet.text(LEFT + 4, y + below, f"tolerated: {lane.limit:g}", "limit")
     paths = [
         f'<path class="{one.colour}" data-n="{number}" data-top="{ceiling:g}" d="{path}"/>'
         for number, one in enumerate(lane.series)
@@ -183,10 +184,17 @@ def _draw_strip(strip: Strip, sheet: Sheet, top: float) -> None:
         sheet.text(LEFT - 6, y + 12, label, "tick", "end")
         most = max((value for _, value in points), default=0.0)
         for at, end, value in _stays(points, sheet.end):
-            kind = "full" if value >= most > 0 else "none" if value <= 0 else "some"
+            kind = _state(value, most)
             said = f"{value:g} of {most:g}"
             sheet.stretch(at, end, y, ROW - 4, f"state {kind}", f"{label}: {said}")
             sheet.inside(at, end, y + 10.5, said, "state")
+
+
+def _state(value: float, most: float) -> str:
+    """Where nothing ever was, nothing is missing."""
+    if not most:
+        return "empty"
+    return "full" if value >= most else "none" if value <= 0 else "some"
 
 
 def _draw_bars(bars: Bars, sheet: Sheet, top: float) -> None:

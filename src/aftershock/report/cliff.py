@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aftershock.slo.cliff import FULL
+
 HEADS = ("Requests/s", "Good/s", "P50, ms", "P99, ms", "Errors", "In use")
 
 
@@ -47,8 +49,14 @@ def rows(told: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             _ms(step["p50_ms"]),
             _ms(step["p99_ms"]),
             f"{100 * step['error_rate']:.1f} %",
-            ", ".join(f"{key} {value:g}" for key, value in step["use"].items()) or "–",
+            ", ".join(_used(*one) for one in step["use"].items()) or "–",
         )
+
+
+def _used(name: str, value: float) -> str:
+    """`GPU 56 %`, `queue 4`."""
+    what = FULL[name][1] if name in FULL else name
+    return f"{what} {value:.0f}{' %' if name.endswith('_percent') else ''}"
 
 
 def _ms(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aftershock.report.cliff import HEADS, rows, sentences
 from aftershock.report.figures import sentence
-from aftershock.report.tables import plain
+from aftershock.report.tables import table
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 220, 48, 30
 
@@ -18,7 +18,11 @@ def section(told: Mapping[str, Any]) -> str:
     if not told:
         return ""
     lines = "".join(f"<li>{escape(sentence(line))}</li>" for line in sentences(told))
-    return f"<h2>Where it breaks</h2><ul>{lines}</ul>{plot(told)}{plain(HEADS, rows(told))}"
+    return f"<h2>Where it breaks</h2><ul>{lines}</ul>{plot(told)}{_steps(told)}"
+
+
+def _steps(told: Mapping[str, Any]) -> str:
+    return table(HEADS, [[escape(cell) for cell in row] for row in rows(told)], "steps")
 
 
 def plot(told: Mapping[str, Any]) -> str:
