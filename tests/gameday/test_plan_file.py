@@ -74,6 +74,11 @@ def test_draws_come_from_the_seed_alone(place: Path) -> None:
         ("owner:", "ownr:", r"line 2: the plan: unknown key 'ownr': did you mean 'owner'\?"),
         ("windows:", "window:", "line 6: calendar: unknown key 'window': did you mean 'windows'"),
         ("tiny.json", "tyni.json", r"line 10: experiment tyni.json: file: there is no file .*tyni"),
+        (
+            "calendar:",
+            "variables: {zone: az-b, hold: 3}\ncalendar:",
+            "line 3: the plan: no experiment has a variable 'hold': did you mean 'hold_s'?",
+        ),
         ("hold_s", "holds", "line 11: .*tiny.json has no variable 'holds': did you mean 'hold_s'"),
         ("{zone: [", "{zoon: [", "line 12: .*has no variable 'zoon': did you mean 'zone'"),
         ('"0 10 * * Thu"', '"0 0 30 2 *"', "line 4: calendar: cron: .*never fires: no such month"),

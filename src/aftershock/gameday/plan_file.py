@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -61,6 +61,7 @@ def read_plan(path: str | Path) -> Plan:
         raise top.wrong("experiments", "no experiments: list them below `experiments:`")
     experiments = tuple(_experiment(file, said, common) for said in listed)
     _refuse_twins(file, listed, experiments)
+    _refuse_unused(file, top, experiments)
     return Plan(
         path=Path(path).absolute(),
         title=top.needed("title", "say in a few words what the day is for"),
@@ -119,9 +120,13 @@ def _experiment(file: File, said: Said, common: Mapping[str, Any]) -> Experiment
 
 
 def _unknown(name: str, known: Mapping[str, Any], path: Path) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    mend = f"did you mean {near[0]!r}?" if near else f"it lists {', '.join(known) or 'none'}"
-    return f"{path.name} has no variable {name!r}: {mend}"
+    return f"{path.name} has no variable {name!r}: {_mend(name, known, 'it lists')}"
+
+
+def _mend(name: str, known: Iterable[str], lists: str) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"{lists} {', '.join(names) or 'none'}"
 
 
 def _line(block: Block, key: str, name: str) -> int:
@@ -148,6 +153,17 @@ def _refuse_twins(file: File, listed: list[Said], found: tuple[Experiment, ...])
                 "one of them another `name`, or `repeat` it",
             )
         seen[experiment.name] = said.line
+
+
+def _refuse_unused(file: File, top: Block, found: tuple[Experiment, ...]) -> None:
+    """A variable of the whole plan that goes to nobody is a slip."""
+    known = {name for one in found for name in declared(one.file)}
+    said = top.raw("variables")
+    for name in said.value if said else ():
+        if name not in known:
+            mend = _mend(name, known, "they list")
+            line = _line(top, "variables", name)
+            raise file.wrong(line, f"the plan: no experiment has a variable {name!r}: {mend}")
 
 
 def _values(file: File, block: Block, key: str) -> dict[str, Any]:
