@@ -234,8 +234,8 @@ def gameday_rehearse(plan: str, **wish: Any) -> None:
 @gameday.command("selftest", short_help="Kill the controllers in mid-fault, on the lab.")
 @click.argument("plan")
 def gameday_selftest(plan: str) -> None:
-    """Rehearse PLAN's first experiment, kill the day and its run with SIGKILL while its fault is
-    on, and see that all healed. Exit status 0: it did.
+    """Rehearse PLAN's experiments until one has a fault that lasts, kill the day and its run with
+    SIGKILL while it is on, and see that all healed. Exit status 0: it did.
     """
     from aftershock.gameday.selftest import selftest
 

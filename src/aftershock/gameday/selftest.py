@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aftershock import ledger
 from aftershock.agent.clock import identity, is_there
@@ -51,31 +51,28 @@ class SelfTest:
 
 
 def selftest(path: str) -> SelfTest:
-    """Rehearse the plan's first experiment, kill what controls it, and look at what is left."""
+    """Rehearse the plan's experiments until one has a fault that lasts, kill what controls it
+    then, and look at what is left.
+    """
     plan, test = read_plan(path), SelfTest()
     before = _kernel_things()
-    known = {folder for folder, _ in days()}
-    line = [str(Path(sys.executable).with_name("aftershock")), "gameday", "rehearse", path]
-    line += ["--only", plan.experiments[0].name]
-    with tempfile.TemporaryFile() as printed:
-        day = subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT
+    rehearse = [str(Path(sys.executable).with_name("aftershock")), "gameday", "rehearse", path]
+    for experiment in plan.experiments:
+        line = [*rehearse, "--only", experiment.name]
+        known = {folder for folder, _ in days()}
+        if killed := _killed_in_mid_fault(line):
+            break
+    else:
+        raise InvalidInput(
+            "no experiment of this plan came as far as a fault that lasts: hold it with `gameday "
+            "rehearse`, and name one that has such a fault (not only kills)"
         )
-        try:
-            run = _await_fault(day)
-            family = _family(day.pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int((run.controller or {})["pid"]), signal.SIGKILL)
-        finally:
-            killed_at = time.monotonic()
-            day.kill()
-            day.wait()
+    run = killed.run
     faults = ", ".join(sorted(str(one["fault"].get("name")) for one in run.injections.values()))
     test.look(True, f"killed in mid-fault ({faults}): the day and its run, {run.run_id}")
-    gone = _until(lambda: not any(map(is_there, family)), GONE_S)
-    test.look(
-        gone, f"{len(family)} processes of the run gone {time.monotonic() - killed_at:.1f} s later"
-    )
+    gone = _until(lambda: not any(map(is_there, killed.family)), GONE_S)
+    took = time.monotonic() - killed.at
+    test.look(gone, f"{len(killed.family)} processes of the run gone {took:.1f} s later")
     _go_on(line, test)
     test.look(
         not [one for one in ledger.runs() if one.run_id == run.run_id], "nothing open in the ledger"
@@ -92,8 +89,35 @@ def selftest(path: str) -> SelfTest:
     return test
 
 
-def _await_fault(day: subprocess.Popen[bytes]) -> ledger.Run:
-    """A run of this day with a fault that is on."""
+class _Killed(NamedTuple):
+    """A run whose controllers were killed, when, and all the processes that it had."""
+
+    run: ledger.Run
+    at: float
+    family: list[Mapping[str, Any]]
+
+
+def _killed_in_mid_fault(line: list[str]) -> _Killed | None:
+    """Hold that day until a fault is on, and kill it and its run; None: it ended before."""
+    with tempfile.TemporaryFile() as printed:
+        day = subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT
+        )
+        try:
+            if not (run := _await_fault(day)):
+                return None
+            family = _family(day.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int((run.controller or {})["pid"]), signal.SIGKILL)
+        finally:
+            killed_at = time.monotonic()
+            day.kill()
+            day.wait()
+    return _Killed(run, killed_at, family)
+
+
+def _await_fault(day: subprocess.Popen[bytes]) -> ledger.Run | None:
+    """A run of this day with a fault that is on; None if the day ends without."""
 
     def found() -> ledger.Run | None:
         for run in ledger.runs():
@@ -107,9 +131,7 @@ def _await_fault(day: subprocess.Popen[bytes]) -> ledger.Run:
         if run := found():
             return run
         time.sleep(0.1)
-    raise InvalidInput(
-        "no fault was fired in this rehearsal: hold it with `gameday rehearse` first"
-    )
+    return None
 
 
 def _go_on(line: list[str], test: SelfTest) -> None:
