@@ -66,7 +66,7 @@ def _evidence(told: Mapping[str, Any], hosts: Sequence[str]) -> str:
     dropped = any((part.get("dropped") or {}) for part in per_host.values())
     if not names:
         return "<p>Nothing was looked for.</p>"
-    heads = ["Node", *(_PIECES.get(name, name) for name in names)]
+    heads = ["Node", *(_PIECES.get(name, figures.sentence(name)) for name in names)]
     heads += ["Dropped in all"] if dropped else []
     heads += ["After", "Fingerprint before → after"] if per_host else []
     rows = []
