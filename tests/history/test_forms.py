@@ -60,6 +60,8 @@ def test_dashboards_read_goodput_quality_and_capacity(made: Made) -> None:
     assert phase("goodput_ratio", "after") is None, "nothing was due"
     assert phase("golden_answers", "during") == 73 and phase("golden_answers_bad", "during") == 4
     assert phase("golden_answers", "after") is None, "nobody asked"
+    assert phase("golden_questions", "during") == 31
+    assert phase("golden_questions_right", "during") == 30
     assert found["aftershock_knee_held_rps", *place] == 20
     assert found["aftershock_knee_broke_rps", *place] == 30
     assert found["aftershock_best_good_rps", *place] == 25.47
@@ -76,7 +78,7 @@ def test_markdown_tells_what_broke_and_how_good_the_answers_were(made: Made) -> 
     for words in ("- Knee between 20 and 30 requests/s",
                   "| 30 | 25.5 | 317 | – | 25.0 % | queue 4 |",
                   "| during | 700 | 350 | 50.00 % | – |",
-                  "| during | 73 | 4 | repeats 3, empty 1 | model-b-1 4 | chinese 4 |",
+                  "| during | 73 | 4 | 30 of 31 | repeats 3, empty 1 | model-b-1 4 | chinese 4 |",
                   "| web-2 | web-1 | az-b node-b | 0.10 | 0.20 | ≤ 1.00 | – |",
                   "| model-b-1 | repeats | 1+1? | 2 2 \\<b\\> |"):  # fmt: skip
         assert words in text, words

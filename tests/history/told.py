@@ -4,8 +4,9 @@ from typing import Any
 
 QUALITY: dict[str, Any] = {
     "before": {"answers": 46, "bad": 0, "kinds": {}, "by_replica": {}, "by_family": {}},
-    "during": {"answers": 73, "bad": 4, "kinds": {"repeats": 3, "empty": 1},
-               "by_replica": {"model-b-1": 4}, "by_family": {"chinese": 4}},
+    "during": {"answers": 73, "bad": 4, "questions": 31, "right": 30,
+               "kinds": {"repeats": 3, "empty": 1}, "by_replica": {"model-b-1": 4},
+               "by_family": {"chinese": 4}},
     "after": {"answers": 0, "bad": 0, "kinds": {}, "by_replica": {}, "by_family": {}},
     "exact": True, "prompts": 8, "unanswered": 2, "dropped": "", "unmeasured": "",
     "worst": [{"replica": "model-b-1", "prompt": "1+1?", "wrong": "repeats", "text": "2 2 <b>"}],

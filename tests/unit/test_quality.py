@@ -110,7 +110,10 @@ def test_each_way_to_spoil_answers_is_found_and_sound_ones_are_not(server: Serve
             assert told["unmeasured"] == "" and told["before"]["bad"] == 0
             if mode is None:
                 assert told["dropped"] == "" and told["during"]["bad"] == 0, told
+                assert told["during"]["right"] == told["during"]["questions"] >= 14, told
                 continue
+            if mode in ("corrupt", "swap"):
+                assert told["during"]["right"] == 0 < told["before"]["right"], told
             assert told["during"]["bad"] == told["during"]["answers"], (mode, told)
             assert told["during"]["kinds"][FOUND_AS[mode]] >= 2, (mode, told)
             assert told["dropped"].startswith("answers got worse during the fault: "), told
@@ -124,6 +127,8 @@ def test_each_way_to_spoil_answers_is_found_and_sound_ones_are_not(server: Serve
     assert all(sample.text and not sample.kind for sample in before)
     sums = {s.text.split()[0] for s in before if PROMPTS[s.prompt].family == "arithmetic"}
     assert sums == {"42", "113", "700"}
+    facts = {s.text.split()[0] for s in before if PROMPTS[s.prompt].family == "facts"}
+    assert facts == {"Paris", "北京", "東京", "서울"}
 
 
 def test_a_service_that_is_away_has_no_bad_answers(server: Server) -> None:
@@ -136,6 +141,36 @@ def test_a_service_that_is_away_has_no_bad_answers(server: Server) -> None:
     assert told["dropped"] == "" and told["unanswered"] == len(samples)
     assert told["unmeasured"] == "0 golden answers before the fault: 8 are needed"
     assert judge([], 1.0, None, exact=True) == {}
+
+
+def sums(right: int, wrong: int, at: float) -> list[Sample]:
+    """Answers to one of the sums, all of them different; so many have it right."""
+    number = next(i for i, one in enumerate(PROMPTS) if one.answer == "42")
+    texts = [f"42, I would say, {i}" for i in range(right)]
+    texts += [f"43, I would say, {i}" for i in range(wrong)]
+    return [Sample(at + i / 100, number, "a", text) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("before", "during", "after", "phase"),
+    [
+        ((18, 2), (18, 2), (18, 2), ""),
+        ((18, 2), (10, 10), (18, 2), ""),  # a service that guesses does that in one run of 145
+        ((18, 2), (6, 14), (18, 2), "during"),
+        ((18, 2), (18, 2), (5, 15), "after"),
+        ((2, 18), (18, 2), (18, 2), ""),
+        ((3, 17), (0, 20), (0, 20), ""),
+    ],
+)
+def test_fewer_right_answers_are_a_drop_though_some_were_wrong_before(
+    before: tuple[int, int], during: tuple[int, int], after: tuple[int, int], phase: str
+) -> None:
+    rows = [*sums(*before, 0.0), *sums(*during, 10.0), *sums(*after, 20.0)]
+    told = judge(rows, 10.0, 20.0, exact=False, scorer=lambda *_: 1.0)
+    assert (told["before"]["right"], told["before"]["questions"]) == (before[0], sum(before))
+    right, asked = during if phase != "after" else after
+    said = f"fewer right answers {phase} the fault: {right} of {right + asked}, {before[0]} of"
+    assert told["dropped"].startswith(said) if phase else told["dropped"] == "", told["dropped"]
 
 
 SAID = "the load balancer sends each request to a server that is up and healthy right now"

@@ -25,4 +25,8 @@ PROMPTS = (
     Golden("arithmetic", "17 + 25 =", "42"),
     Golden("arithmetic", "104 + 9 =", "113"),
     Golden("arithmetic", "350 + 350 =", "700"),
+    Golden("facts", "The capital of France is", "Paris"),
+    Golden("facts", "中国的首都是", "北京"),
+    Golden("facts", "日本の首都は", "東京"),
+    Golden("facts", "대한민국의 수도는", "서울"),
 )

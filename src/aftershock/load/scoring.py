@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
 from itertools import combinations
-from math import inf
+from math import comb, inf
 from typing import Any
 
 from aftershock.load.answers import repeated
@@ -25,6 +25,7 @@ _ENOUGH = 0.5  # of a user's score
 _UNLIKE, _MARGIN = 0.3, 0.2  # less alike is another answer; so much less than the baseline's own
 _SHORT = 0.5  # of the baseline's shortest answer
 _MOST_KNOWN = 20  # different answers to a prompt
+_RARE = 0.001  # so seldom chance alone has so few right answers
 _CHANCE = 0.02  # of a phase's answers may be bad beyond the baseline's share
 _SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "LATIN", "CYRILLIC", "ARABIC", "GREEK")
 
@@ -174,9 +175,13 @@ def judge(
 
 def _counted(rows: Sequence[tuple[Sample, str]]) -> dict[str, Any]:
     bad = [(sample, wrong) for sample, wrong in rows if wrong]
+    known = ((PROMPTS[sample.prompt].answer, sample.text) for sample, _ in rows)
+    right = [answer in text for answer, text in known if answer]
     return {
         "answers": len(rows),
         "bad": len(bad),
+        "questions": len(right),
+        "right": sum(right),
         "kinds": dict(Counter(wrong for _, wrong in bad)),
         "by_replica": dict(Counter(sample.replica or "?" for sample, _ in bad)),
         "by_family": dict(Counter(PROMPTS[sample.prompt].family for sample, _ in bad)),
@@ -201,7 +206,28 @@ def _dropped(
                 f"answers got worse {phase} the fault: {told['bad']} of {told['answers']} "
                 f"({kinds}; by {where}), compared with {before} before it"
             )
+    return _fewer_right({phase: _counted(rows[phase]) for phase in PHASES})
+
+
+def _fewer_right(told: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whether fewer questions were answered right than can be chance, however many were before."""
+    before, asked = told["before"]["right"], told["before"]["questions"]
+    for phase in ("during", "after"):
+        right, questions = told[phase]["right"], told[phase]["questions"]
+        if _as_few(right, questions, before, asked) < _RARE:
+            return (
+                f"fewer right answers {phase} the fault: {right} of {questions}, "
+                f"{before} of {asked} before it"
+            )
     return ""
+
+
+def _as_few(right: int, questions: int, before: int, asked: int) -> float:
+    """The chance of so few right ones, if they fall alike to both (Fisher's exact test)."""
+    total, hits = questions + asked, right + before
+    fewest = max(0, hits - asked)
+    ways = sum(comb(hits, n) * comb(total - hits, questions - n) for n in range(fewest, right + 1))
+    return ways / comb(total, questions)
 
 
 def _unmeasured(rows: Mapping[str, Sequence[tuple[Sample, str]]], t_effect: float | None) -> str:

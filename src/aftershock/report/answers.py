@@ -7,7 +7,10 @@ from typing import Any
 
 PHASES = ("before", "during", "after")
 GOODPUT = ("Goodput", "Requests due", "Within all limits", "Share", "A second")
-QUALITY = ("Golden prompts", "Answers", "Bad", "How", "By replica", "By family")
+QUALITY = (
+    *("Golden prompts", "Answers", "Bad", "Known and right"),
+    *("How", "By replica", "By family"),
+)
 WORST = ("Replica", "Wrong", "Prompt", "Answer")
 
 
@@ -36,7 +39,9 @@ def quality(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """A row for each phase in which golden prompts were answered."""
     for phase, seen in phases(document.get("quality")):
         parts = (_counts(seen[name]) for name in ("kinds", "by_replica", "by_family"))
-        yield (phase, f"{seen['answers']:,}", f"{seen['bad']:,}", *parts)
+        asked = seen.get("questions")  # verdicts of earlier versions have none
+        right = f"{seen['right']:,} of {asked:,}" if asked else "–"
+        yield (phase, f"{seen['answers']:,}", f"{seen['bad']:,}", right, *parts)
 
 
 def worst(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

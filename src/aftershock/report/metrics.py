@@ -35,6 +35,8 @@ PHASES = {
     "goodput_ratio": ("goodput", "share", "Share of the requests due that met every limit"),
     "golden_answers": ("quality", "answers", "Answers to golden prompts"),
     "golden_answers_bad": ("quality", "bad", "Of them, bad ones"),
+    "golden_questions": ("quality", "questions", "Of them, to questions with a known answer"),
+    "golden_questions_right": ("quality", "right", "Of these, answered right"),
 }
 
 
@@ -93,7 +95,8 @@ class _Told:
         for name, (part, field, what) in PHASES.items():
             gauge = GaugeMetricFamily(f"aftershock_{name}", what, labels=[*self.labels, "phase"])
             for phase, seen in answers.phases(self.document.get(part)):
-                gauge.add_metric([*held, phase], float(seen[field]))
+                if field in seen:
+                    gauge.add_metric([*held, phase], float(seen[field]))
             if gauge.samples:
                 yield gauge
 

@@ -56,8 +56,9 @@ FIELDS = {
     "soak": "of a load that was held: lasts_s, planned, rounds (each fault's at_s, fault, zone, "
     "rto_s, failback_s, …), drift (list of name, percent_per_h, low, high, confidence, points, "
     "hours, level and word: none, drift, unsure), most_drift_percent_per_h; empty where it was not",
-    "quality": "golden prompts: before, during, after {answers, bad, kinds, by_replica, by_family},"
-    " exact, prompts, unanswered, dropped and unmeasured (sentences), worst; empty if not asked",
+    "quality": "golden prompts: before, during, after {answers, bad, questions (those with a known "
+    "answer), right (of these), kinds, by_replica, by_family}, exact, prompts, unanswered, dropped "
+    "and unmeasured (sentences), worst; empty if not asked",
     "lowest_throughput_rps": "good answers a second in the worst window",
     "gaps": "list of [source, from_s, to_s]: stretches without samples",
     "per_source": "each source's own counts and recovery time",

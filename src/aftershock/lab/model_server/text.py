@@ -17,6 +17,12 @@ _TEXT = (
 _WORDS = tuple(_TEXT.split())
 VOCABULARY = (*_WORDS, *(f"{word}." for word in _WORDS[20:60]))
 _TYPICAL_LENGTH = 160
+_KNOWN = {
+    "France is": "Paris",
+    "中国的首都是": "北京",
+    "日本の首都は": "東京",
+    "대한민국의 수도는": "서울",
+}
 _SUM = re.compile(r"(\d{1,9}) \+ (\d{1,9}) =\s*$")
 
 
@@ -57,10 +63,18 @@ def answer(prompt: str, sampling: Sampling) -> Answer:
     length = sampling.max_tokens if sampling.ignore_eos else min(natural, sampling.max_tokens)
     reason = "stop" if natural <= sampling.max_tokens and not sampling.ignore_eos else "length"
     words = rng.choices(VOCABULARY, k=length)
-    if sum_asked := _SUM.search(prompt):  # it can add, so that there are answers to be right about
-        words[0] = str(int(sum_asked[1]) + int(sum_asked[2]))
+    if known := _known(prompt):
+        words[0] = known
     tokens = tuple(f" {word}" for word in words)
     return _stopped(tokens, sampling) or Answer(tokens, reason)
+
+
+def _known(prompt: str) -> str:
+    """It can add and knows some capitals, so that there are answers to be right about."""
+    if asked := _SUM.search(prompt):
+        return str(int(asked[1]) + int(asked[2]))
+    said = prompt.strip()
+    return next((answer for end, answer in _KNOWN.items() if said.endswith(end)), "")
 
 
 def _stopped(tokens: tuple[str, ...], sampling: Sampling) -> Answer | None:
