@@ -28,7 +28,7 @@ TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static"}
 VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 MODULES = (
     *("virtio_pci", "virtio_blk", "virtiofs", "overlay", "ext4", "veth", "bridge", "ifb", "dummy"),
-    *("tun", "tcp_diag"),
+    *("tun", "tcp_diag", "8021q", "rdma_rxe", "crc32_generic", "crc32c_generic"),
     *("cls_bpf", "cls_u32", "cls_flower", "cls_matchall", "act_gact", "act_mirred", "act_police"),
     *("loop", "null_blk", "dm-mod", "dm-delay", "dm-flakey"),  # as their files are called
     *("sch_ingress", "sch_netem", "sch_tbf", "sch_htb", "sch_prio", "sch_sfq", "sch_fq_codel"),
@@ -64,9 +64,10 @@ KERNELS = {
     ),
     "clsact": Kernel((Package(USER_MODE), Package("linux-image-cloud-amd64")), (5, 10), (6, 6)),
 }
-# A machine's own, with null_blk, which those have not; on an emulated CPU, so for a few tests.
+# A machine's own, with what those have not (null_blk, Soft-RoCE); on an emulated CPU, so for a few
+# tests.
 ORDINARY = "ordinary"
-ON_REQUEST = {ORDINARY: Kernel((Package("linux-image-cloud-amd64"),), (5, 10), (99, 0))}
+ON_REQUEST = {ORDINARY: Kernel((Package("linux-image-amd64"),), (5, 10), (99, 0))}
 
 
 def has_netem() -> bool:

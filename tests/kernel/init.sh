@@ -8,6 +8,7 @@ busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
 echo /bin/modprobe > /proc/sys/kernel/modprobe
 modprobe -a virtio_pci virtio_blk virtiofs overlay loop dm_mod 2>/dev/null
+modprobe -a 8021q crc32_generic crc32c_generic rdma_rxe 2>/dev/null
 modprobe null_blk nr_devices=0 2>/dev/null  # who wants one makes it, by configfs
 busybox mount -t virtiofs -o ro live /live 2>/dev/null || busybox mount -t hostfs -o ro,/ none /live
 busybox mount -t tmpfs memory /memory

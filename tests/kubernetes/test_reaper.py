@@ -15,8 +15,9 @@ from aftershock import ledger
 from aftershock.capacity import Cordon, Tainted
 from aftershock.capacity.reaper import NAMESPACE, Reaper
 from aftershock.cluster import Cluster, objects, taints
+from aftershock.cluster.places import nodes_of
 from aftershock.errors import NotApplied
-from aftershock.inventory import Node
+from aftershock.inventory import FromApi, Node
 from aftershock.recover import recover
 
 from .conftest import Lab, until
@@ -70,6 +71,35 @@ def test_it_watches_from_elsewhere_and_goes_with_the_last_change(
     taint.revert()
     assert is_clean(cluster) and left(cluster) == []
     assert not cordon.healed_early and not taint.healed_early
+
+
+def test_each_zone_may_be_broken_in_turn(
+    lab: Lab, cluster: Cluster, book: ledger.Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a zone that is whole again nothing must be avoided, or none is left in the end."""
+    monkeypatch.setattr("aftershock.capacity.reaper.READY_S", 15.0)
+    reaper = Reaper(cluster, book, "example.local/python:3")
+    everything = nodes_of(cluster, FromApi())
+    for zone in sorted({node.zone for node in everything}):
+        nodes = [node for node in everything if node.zone == zone]
+        cordon = Cordon(cluster, nodes, book, reaper)
+        cordon.arm()
+        cordon.fire()
+        (pod,) = objects.listed(cluster, "pod", NAMESPACE)
+        assert pod["spec"]["nodeName"] not in [node.name for node in nodes]
+        cordon.revert()
+        assert left(cluster) == []
+
+
+def test_why_it_waits_is_told(
+    lab: Lab, cluster: Cluster, book: ledger.Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aftershock.capacity.reaper.READY_S", 2.0)
+    everything = list(nodes_of(cluster, FromApi()))
+    reaper = Reaper(cluster, book, "example.local/python:3")
+    with pytest.raises(NotApplied, match=r"its pod is Pending: 0/.* nodes are available"):
+        Cordon(cluster, everything, book, reaper).arm()
+    assert left(cluster) == []
 
 
 def test_a_lease_that_is_over_is_healed_though_we_live(

@@ -65,7 +65,7 @@ class Reaper:
         self.name = f"reaper-{ledger.run_id}".lower()[:58].rstrip("-._")
         self._place = {"namespace": namespace, "name": self.name}
         self._changes: dict[str, Change] = {}
-        self._avoid: set[str] = set()
+        self._avoid: dict[str, set[str]] = {}  # by the change that is made there
         self._owner: list[objects.Plain] = []
         self._entry = ""
         self._born = 0.0
@@ -80,7 +80,7 @@ class Reaper:
         """
         first = not self._changes
         self._changes[entry] = change
-        self._avoid |= set(avoid)
+        self._avoid[entry] = set(avoid)
         try:
             if first:
                 self._create(lease_s)
@@ -92,6 +92,7 @@ class Reaper:
 
     def release(self, entry: str) -> None:
         """A change was taken back; with the last one the reaper goes. Idempotent."""
+        self._avoid.pop(entry, None)
         if self._changes.pop(entry, None) is None:
             return
         if self._changes:
@@ -127,8 +128,12 @@ class Reaper:
         objects.patch(
             self._cluster, "lease", self._place, {"metadata": {"annotations": self._age()}}
         )
-        if any(pod["spec"].get("nodeName") in self._avoid for pod in self._pods()):
+        avoid = self._avoided()
+        if any(pod["spec"].get("nodeName") in avoid for pod in self._pods()):
             self._move()
+
+    def _avoided(self) -> set[str]:
+        return set().union(*self._avoid.values())
 
     def _move(self) -> None:
         """Off a node that is to be broken, too."""
@@ -164,7 +169,9 @@ class Reaper:
                 for state in states:
                     if waiting := state.get("state", {}).get("waiting"):
                         return f" ({waiting.get('reason')}: {waiting.get('message', '')})"
-                return f" (its pod is {pod['status'].get('phase')})"
+                conditions = pod["status"].get("conditions") or ()
+                told = [one["message"] for one in conditions if one.get("message")]
+                return f" (its pod is {': '.join([pod['status'].get('phase'), *told[:1]])})"
             return " (it has no pod)"
         return ""
 
@@ -206,8 +213,8 @@ class Reaper:
             "restartPolicy": "OnFailure",
             "serviceAccountName": ACCOUNT,
         }
-        if self._avoid:  # without fields a term of a selector would match no node
-            pod["affinity"] = _elsewhere(sorted(self._avoid))
+        if avoid := self._avoided():  # without fields a selector's term would match no node
+            pod["affinity"] = _elsewhere(sorted(avoid))
         spec = {
             "template": {"metadata": {"labels": _LABELS}, "spec": pod},
             "backoffLimit": 20,
