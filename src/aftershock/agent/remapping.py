@@ -8,25 +8,21 @@ https://docs.kernel.org/admin-guide/device-mapper/delay.html, …/dm-flakey.html
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple
 
 from .classifier import check_options
 from .errors import AgentError, CannotDo, Invalid, NotUndone
-from .programs import host_program
+from .mapper import devices, dmsetup, has_target, waits_beside
 from .volumes import Volume, find, needed_to_heal
 
 DELAY_OPTIONS = ("path", "volume", "read_ms", "write_ms")
 FAIL_OPTIONS = ("path", "volume", "operation", "up_s", "down_s")
-_PACKAGES = {"dmsetup": "dmsetup", "modprobe": "kmod"}
 _OURS = {"delay", "flakey", "error"}
 _FEATURES = {"read": "1 error_reads", "write": "1 error_writes", "both": "0"}
 _ALIKE = {"flakey": 7, "error": 3}  # so many words of a line are the same on all kernels
-_ASK_S = 20.0
 
 
 class Swap(NamedTuple):
@@ -73,13 +69,13 @@ def _swap(kind: str, target: str, options: Mapping[str, Any], locked: bool) -> S
             f"can be swapped live: name a volume that is{_INSTEAD.get(kind, '')}"
         )
     name = named.read_text(encoding="utf-8").strip()
-    table = _dmsetup("table", name)
+    table = dmsetup("table", name)
     for had in {line.split()[2] for line in table.splitlines()} & _OURS:
         raise Invalid(f"{kind}: {volume} has a part of kind {had} already: heal that first")
-    if _waits_beside(name):
+    if waits_beside(name):
         raise Invalid(f"{kind}: somebody is changing {name}, whose next table waits: let them end")
     ours = "\n".join(swapped(kind, target, volume, line, options) for line in table.splitlines())
-    if not _has_target(target):
+    if not has_target(target):
         mend = _INSTEAD.get(target, "")
         raise CannotDo(
             f"{kind}: this kernel has no dm-{target}: `aftershock doctor` tells of it{mend}"
@@ -111,23 +107,6 @@ def swapped(kind: str, target: str, volume: Volume, line: str, options: Mapping[
     return f"{start} {length} {target} {where} {told}"
 
 
-def _has_target(target: str) -> bool:
-    """Whether the kernel knows the target, once what would bring it was asked to."""
-    for bring in ((), ("dmsetup", "target-version", target), ("modprobe", f"dm_{target}")):
-        if bring:
-            with contextlib.suppress(CannotDo):
-                subprocess.run(
-                    [*host_program(bring[0], _PACKAGES[bring[0]]), *bring[1:]],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    check=False,
-                )
-        if target in [line.split()[0] for line in _dmsetup("targets").splitlines()]:
-            return True
-    return False
-
-
 class Remap:
     """A device with another table for a while."""
 
@@ -147,7 +126,7 @@ class Remap:
     def attach(self) -> Dict[str, Any]:
         """Our table waits beside the other; nothing is felt."""
         self._claim()
-        _dmsetup("reload", self._swap.name, table=self._swap.ours)
+        dmsetup("reload", self._swap.name, table=self._swap.ours)
         return {"owned": [], "undo": self.intent()}
 
     def _claim(self) -> None:
@@ -166,7 +145,7 @@ class Remap:
     def fire(self, until: float) -> None:
         """Swap it in."""
         self._on = True
-        _dmsetup("resume", self._swap.name)
+        dmsetup("resume", self._swap.name)
 
     def tick(self) -> None:
         """Nothing comes due."""
@@ -183,7 +162,7 @@ class Remap:
     def observe(self) -> Dict[str, Any]:
         """What table is in use."""
         seen = {"kind": self.kind, "counts": {}, "dm": self._swap.name}
-        return {**seen, "table": _dmsetup("table", self._swap.name)}
+        return {**seen, "table": dmsetup("table", self._swap.name)}
 
     def detach(self) -> List[str]:
         """The old table must be in use, and none beside it."""
@@ -227,15 +206,15 @@ class Fail(Remap):
 def undo(intent: Mapping[str, Any]) -> List[str]:
     """Swap the old table in, from any process there; twice is fine."""
     name = intent["name"]
-    if name not in [line.split()[0] for line in _dmsetup("ls").splitlines() if line.strip()]:
+    if name not in devices():
         return []  # after a reboot a device has its own table
-    now = _dmsetup("table", name)
-    if _waits_beside(name):
-        _dmsetup("clear", name)
+    now = dmsetup("table", name)
+    if waits_beside(name):
+        dmsetup("clear", name)
     if _parts(now) == _parts(intent["ours"]):
-        _dmsetup("reload", name, table=intent["table"])
-        _dmsetup("resume", name, *([] if intent.get("locked", True) else ["--nolockfs"]))
-        if _dmsetup("table", name) != intent["table"]:
+        dmsetup("reload", name, table=intent["table"])
+        dmsetup("resume", name, *([] if intent.get("locked", True) else ["--nolockfs"]))
+        if dmsetup("table", name) != intent["table"]:
             raise NotUndone(f"{name} did not take its old table")
         return []
     return [] if now == intent["table"] else [f"{name} {now}"]  # somebody's own by now
@@ -244,8 +223,7 @@ def undo(intent: Mapping[str, Any]) -> List[str]:
 def still(intent: Mapping[str, Any]) -> List[str]:
     """The device, if our table is in use."""
     name = intent["name"]
-    there = name in [line.split()[0] for line in _dmsetup("ls").splitlines() if line.strip()]
-    ours = there and _parts(_dmsetup("table", name)) == _parts(intent["ours"])
+    ours = name in devices() and _parts(dmsetup("table", name)) == _parts(intent["ours"])
     return [f"{name}'s table"] if ours else []
 
 
@@ -253,26 +231,3 @@ def _parts(table: str) -> List[List[str]]:
     """A table to compare: each kernel tells dm-flakey's features, and dm-error, in its own way."""
     lines = [line.split() for line in table.splitlines()]
     return [words[: _ALIKE.get(words[2], len(words))] for words in lines]
-
-
-def _waits_beside(name: str) -> bool:
-    """Whether a table is loaded that is not in use."""
-    return "INACTIVE" in _dmsetup("info", name)
-
-
-def _dmsetup(*words: str, table: str = "") -> str:
-    options = ["--noudevsync"] if words[0] == "resume" else []
-    try:
-        done = subprocess.run(
-            [*host_program("dmsetup", "dmsetup"), *words, *options],
-            input=table,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_ASK_S,
-        )
-    except subprocess.TimeoutExpired:
-        raise AgentError(f"dmsetup {' '.join(words)}: no answer in {_ASK_S:g} s") from None
-    if done.returncode:
-        raise AgentError(f"dmsetup {' '.join(words)}: {done.stderr.strip().splitlines()[0]}")
-    return done.stdout.strip()
