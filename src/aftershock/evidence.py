@@ -17,6 +17,7 @@ from aftershock.faults.base import Effect
 from aftershock.hosts.channel import AgentChannel
 
 Channels = Mapping[str, AgentChannel]
+FELT = "felt"  # that others than we met it: known at the end, and no proof that it bites
 _ENOUGH = 0.7  # of the rise of a round trip that was asked for
 
 
@@ -75,6 +76,12 @@ def bites(pieces: Sequence[Piece], needed: Iterable[str] = ()) -> bool:
     proofs.append({piece.host for piece in pieces if piece.ok and piece.name != "spared"})
     failed = any(piece.ok is False for piece in pieces)
     return bool(hosts) and not failed and all(proven == hosts for proven in proofs)
+
+
+def felt(pieces: Sequence[Piece]) -> bool | None:
+    """Whether anybody but us met the fault, on some host; None where nobody can tell."""
+    told = [piece.ok for piece in pieces if piece.name == FELT and piece.ok is not None]
+    return any(told) if told else None
 
 
 def slower(node: str, before: Sequence[float], now: Sequence[float], effect: Effect) -> Piece:

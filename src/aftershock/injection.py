@@ -32,7 +32,7 @@ from aftershock.errors import (
     NotReverted,
     Unsupported,
 )
-from aftershock.evidence import Onlooker, Piece, bites, wait_for_bite
+from aftershock.evidence import Onlooker, Piece, bites, felt, wait_for_bite
 from aftershock.faults.base import Facts, Fault, Plan, on
 from aftershock.hosts.channel import ANSWER_S, AgentChannel
 from aftershock.hosts.fleet import Fleet, ask_all, soon
@@ -217,10 +217,15 @@ class Injection:
 
     def _look_after(self) -> None:
         """What an onlooker has to tell of it now that it is over."""
-        look = getattr(self._onlooker, "look_after", None)
-        if look and self.fired_at is not None:
+        if self.fired_at is None:
+            return
+        if look := getattr(self._onlooker, "look_after", None):
             with contextlib.suppress(AftershockError):
                 self.pieces += look(self._everyone())
+        weigh = getattr(self._onlooker, "weigh", None)
+        if weigh and self.aftermath:
+            ended = self.aftermath.ended
+            self.pieces += weigh({name: one.record["seen"] for name, one in ended.items()})
 
     def _gather(self, nodes: Sequence[Node]) -> Aftermath:
         """A host that its own fault cuts off from us heals at the deadline, and is asked then.
@@ -252,6 +257,7 @@ class Injection:
             "fired_at_monotonic_s": self.fired_at,
             "skew_ms": self.skew_ms,
             "bit": self.bit,
+            "felt": felt(self.pieces),
             "evidence": self.evidence,
             "level": getattr(self._onlooker, "level", None),
             "ordered": after.ordered if after else None,

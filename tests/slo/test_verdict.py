@@ -49,6 +49,7 @@ BREAKS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"recovery": Recovery(0, GIVEN_UP, censored_s=30)},
     ),
     "no effect": (INCONCLUSIVE, "no_effect", {"injections": [{**CUT, "bit": False}]}),
+    "nobody met it": (INCONCLUSIVE, "not_felt", {"injections": [{**CUT, "felt": False}]}),
     "a node that joined": (
         INCONCLUSIVE,
         "no_effect",

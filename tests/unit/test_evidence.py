@@ -2,7 +2,7 @@
 
 import pytest
 
-from aftershock.evidence import Piece, bites, slower
+from aftershock.evidence import FELT, Piece, bites, felt, slower
 from aftershock.faults.base import Effect
 
 
@@ -54,3 +54,14 @@ def test_round_trips_are_slower_if_half_or_even_the_quickest_are(
     before: list[float], now: list[float], seen: bool
 ) -> None:
     assert slower("a", before, now, Effect("slower", 80)).ok is seen
+
+
+@pytest.mark.parametrize(
+    ("told", "met"),
+    [((), None), ((None,), None), ((False, None), False), ((False, True), True)],
+)
+def test_one_host_where_somebody_met_it_is_enough(
+    told: tuple[bool | None, ...], met: bool | None
+) -> None:
+    pieces = [piece(FELT, ok, f"node-{number}") for number, ok in enumerate(told)]
+    assert felt([*pieces, piece("after", False)]) is met

@@ -66,7 +66,8 @@ FIELDS = {
     "least of all (see slo/realness.py); null: no GPU was",
     "injections": "list of faults: fault, hosts, failed_hosts (host: why it went on without it), "
     "joined (host that came later: when it was cut off, seconds), escaped (host: why not), "
-    "fired_at, evidence, skew_ms, bit, ordered, reverted, clean",
+    "fired_at, evidence, skew_ms, bit, felt (false: nobody but us met it; null: not counted), "
+    "ordered, reverted, clean",
     "leftovers": "what of ours was still there after the run",
     "generator": "how the load did: scheduled, sent, dispatch_lag_p99_ms, …; ran_out: list of "
     "{resource, share, text}, what it had too little of while it was late",

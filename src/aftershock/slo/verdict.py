@@ -29,10 +29,10 @@ class RunFacts:
     """All that decides a run.
 
     `injections`: one mapping each, of which these count: `bit` (its effect on the target was
-    observed), `ordered` (it stayed until it was ordered to go), `reverted`, `clean` (the target is
-    as it was; None: not known). `generator`: `scheduled`, `sent`, `dispatch_lag_p99_ms`,
-    `not_sent`.
-    `limit_ms` is the tolerated latency. `rto_objective_s` is the service's.
+    observed), `felt` (somebody beside us met it; None: nobody counted), `ordered` (it stayed until
+    it was ordered to go), `reverted`, `clean` (the target is as it was; None: not known).
+    `generator`: `scheduled`, `sent`, `dispatch_lag_p99_ms`, `not_sent`. `limit_ms` is
+    the tolerated latency. `rto_objective_s` is the service's.
     """
 
     rto_objective_s: float
@@ -123,6 +123,11 @@ def _unproven(facts: RunFacts) -> Found:
     for injection in facts.injections:
         if injection.get("bit") is not True:
             yield "no_effect", f"{_name(injection)} had no effect on the target"
+        if injection.get("felt") is False:
+            yield (
+                "not_felt",
+                f"{_name(injection)}: nobody but Aftershock itself met it while it held",
+            )
         for host, why in (injection.get("escaped") or {}).items():
             fault = injection.get("fault", "a fault")
             yield "no_effect", f"{fault}: {host} joined what is lost and was not cut off: {why}"
