@@ -18,6 +18,7 @@ from aftershock import run as runs
 from aftershock.run import storage
 
 __all__ = [
+    "delay_files",
     "delay_io",
     "fail_io",
     "fill_disk",
@@ -75,6 +76,34 @@ def delay_io(
     Seen by another process, whose single 4 KiB reads and writes take so much longer than before.
     """
     return storage.delay(runs.current(), where, path, read_ms, write_ms, volume, lease_s)
+
+
+def delay_files(
+    where: str,
+    path: str,
+    read_ms: float,
+    read_only: bool = False,
+    most_mib: float = 512.0,
+    lease_s: float = 120.0,
+) -> dict[str, Any]:
+    """Let whoever opens a file below `path` read it from a copy, each read taking `read_ms`.
+
+    For a server that loads its weights while the fault holds: start or restart it after this. Who
+    has a file open already goes on reading the original, and so does a container that was started
+    before and has mounts of its own. On any file system that has direct I/O and takes files without
+    a name; the host needs dmsetup, mkfs.ext4, loop devices and dm-delay, and room for a copy of all
+    below `path`, at most `most_mib`.
+
+    Nothing can be written to the copy: who opens a file for writing gets EROFS, which `read_only`
+    has to agree to. Refused where something is open for writing there, or mounted below; where the
+    host, our records or what heals would be hidden; and for an agent in a pod.
+
+    Seen by another process, which opens a file there and whose 4 KiB reads take so much longer than
+    before. `felt`, after the heal, is whether anybody else read there, as the kernel counted it: if
+    nobody did, the run is INCONCLUSIVE.
+    """
+    run = runs.current()
+    return storage.delay_files(run, where, path, read_ms, read_only, most_mib, lease_s)
 
 
 def fail_io(

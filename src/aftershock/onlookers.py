@@ -23,6 +23,7 @@ from aftershock.faults.traffic import Traffic
 from aftershock.fullness import Fullness
 from aftershock.hosts.channel import AgentChannel
 from aftershock.inventory import Node
+from aftershock.openers import Openers
 from aftershock.slowness import Slowness
 from aftershock.stillness import Stillness
 
@@ -32,6 +33,7 @@ _OF_HOSTS: Mapping[str, Callable[[Fault, Sequence[Node]], Onlooker]] = {
     "frozen": Stillness,
     "full": Fullness,
     "late": Slowness,
+    "late-files": Openers,
     "failing": Attempts,
     "capped": Capped,
     **strain.KINDS,

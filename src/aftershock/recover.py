@@ -200,4 +200,5 @@ def _heal(channel: AgentChannel, injection: str) -> tuple[str, Mapping[str, Any]
     record = channel.ask("heal", patience_s, injection=injection, reason="recover")
     ended = record["ended_by"]
     how = f"it had healed already ({ended})" if before == "reverted" else f"healed now ({ended})"
-    return f"{how}, nothing is left", record
+    others = ", ".join(record.get("left_to_others", ()))
+    return f"{how}, nothing is left{others and f' but what others have: {others}'}", record

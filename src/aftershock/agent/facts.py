@@ -140,7 +140,7 @@ def link_type(device: str) -> int:
 def fingerprint(devices: Sequence[str], looks: Sequence[str] = ()) -> List[str]:
     """The devices' traffic control and every link's settings, a line a thing, without counters.
 
-    `looks`: what else is looked at, of cardstate.LOOKS.
+    `looks`: what else is looked at: `covers`, or one of cardstate.LOOKS.
     """
     numbers = [device_index(device) for device in devices]
     with netlink() as ip:
@@ -149,8 +149,10 @@ def fingerprint(devices: Sequence[str], looks: Sequence[str] = ()) -> List[str]:
             lines += [f"{device} {line}" for line in device_lines(ip, ifindex)]
     if looks:
         from .cardstate import LOOKS
+        from .covering import cover_lines
 
-        lines += [line for look in looks for line in LOOKS[look]()]
+        known = {**LOOKS, "covers": cover_lines}
+        lines += [line for look in looks for line in known[look]()]
     return sorted(lines)
 
 

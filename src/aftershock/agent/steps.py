@@ -19,6 +19,7 @@ KINDS = {
     "throttle": ("throttling", "Throttle"),
     "delay": ("remapping", "Delay"),
     "fail": ("remapping", "Fail"),
+    "cover": ("covering", "Cover"),
     "kill": ("killing", "Kill"),
     "cpu-stress": ("stress", "CpuStress"),
     "memory-pressure": ("stress", "MemoryPressure"),

@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from . import cgroups, filling, pressing, remapping, throttling
+from . import cgroups, covering, filling, pressing, remapping, throttling
 from .errors import AgentError, CannotDo, Invalid
+from .opening import opened
 from .volumes import Volume, find, room
 
 _BLOCK = 4096
@@ -62,9 +63,11 @@ def main(what: str, options: str, *_: str) -> None:
         "press": may_be_pressed,
         "throttle": may_be_throttled,
         "delay": may_be_delayed,
+        "cover": may_be_covered,
         "fail": may_fail,
         "attempts": attempts,
         "speed": speed,
+        "opened": opened,
     }
     try:
         if what not in looks:
@@ -98,6 +101,12 @@ def may_be_delayed(**options: Any) -> Dict[str, Any]:
     """Refuses what a delay would be refused; the device that it would be on."""
     swap = remapping.check_delay({"kind": "delay", **options})
     return {**_told(swap.volume), "dm": swap.name}
+
+
+def may_be_covered(**options: Any) -> Dict[str, Any]:
+    """Refuses what a copy would be refused; how large it would be."""
+    volume, tree = covering.check({"kind": "cover", **options})
+    return {**_told(volume), "size": tree.size, "entries": len(tree.entries)}
 
 
 def may_fail(**options: Any) -> Dict[str, Any]:

@@ -14,6 +14,9 @@ from .errors import Invalid
 # What writes here is needed to heal: the journal, the runtime, ourselves.
 _HOSTS_OWN = ("/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/tmp")
 
+# Beside these: what a host does not go on without, or others' shared memory.
+_NEVER_HIDDEN = ("/boot", "/dev", "/dev/shm", "/lib", "/lib64", "/proc", "/root", "/sys")
+
 # Where the programs are that heal, and an image's of a pod.
 _PROGRAMS = ("/usr", "/usr/local", "/sbin", "/var/lib/containerd", "/var/lib/containers")
 
@@ -121,9 +124,8 @@ def needed_to_heal(volume: Volume) -> str:
         return volume.needed
     root = os.environ.get("AFTERSHOCK_HOST_ROOT", "")
     programs = [sys.executable, sys.argv[0], *(f"{root}{place}" for place in _PROGRAMS)]
-    swaps = [line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]]
     own = dict.fromkeys(programs, "what heals")
-    own.update({f"{root}{_unescaped(place)}": "the host's swap" for place in swaps})
+    own.update({f"{root}{place}": "the host's swap" for place in _swaps()})
     device = Path(volume.path).stat().st_dev
     for place, told in own.items():
         with contextlib.suppress(OSError):
@@ -132,6 +134,37 @@ def needed_to_heal(volume: Volume) -> str:
     held = Path(f"/sys/dev/block/{volume.device}/holders")
     above = sorted(one.name for one in held.iterdir()) if held.exists() else []
     return f"another device ({above[0]})" if above else ""
+
+
+def hidden_by(path: str) -> str:
+    """What the host or a heal needs of what a mount over a directory would hide, or nothing.
+
+    A directory in the midst of programs is one that they may need.
+    """
+    programs = dict.fromkeys(
+        (sys.executable, sys.argv[0], sys.base_prefix, *_PROGRAMS), "what heals"
+    )
+    own = {**dict.fromkeys((*_HOSTS_OWN, *_NEVER_HIDDEN), "what the host needs"), **programs}
+    if "--state" in sys.argv:
+        own[sys.argv[sys.argv.index("--state") + 1]] = "our own records"
+    own.update(dict.fromkeys(_swaps(), "the host's swap"))
+    for place, told in own.items():
+        names = (place, os.path.realpath(place))
+        around = (*programs, "/etc", "/proc")
+        if any(_is_within(one, path) for one in names) or (
+            place in around and _is_within(path, names[1])
+        ):
+            return f"{told} ({place})"
+    return ""
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _swaps() -> List[str]:
+    lines = Path("/proc/swaps").read_text(encoding="utf-8").splitlines()[1:]
+    return [_unescaped(line.split()[0]) for line in lines]
 
 
 def _there(folder: str) -> str:

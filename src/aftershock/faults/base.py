@@ -60,6 +60,7 @@ EffectKind = Literal[
     "frozen",
     "full",
     "late",
+    "late-files",
     "failing",
     "capped",
     "gone",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftershock.errors import InvalidFault, InvalidInput
 from aftershock.faults.base import Fault, PerNode
+from aftershock.faults.covering import FileDelay
 from aftershock.faults.delaying import IoDelay
 from aftershock.faults.failing import IoErrors
 from aftershock.faults.filling import DiskFull, InodesFull
@@ -23,7 +24,15 @@ from aftershock.run.places import are_pods, pods_of
 if TYPE_CHECKING:
     from aftershock.run.session import Run
 
-STORAGE = ("disk-full", "inodes-full", "io-pressure", "io-throttle", "io-delay", "io-errors")
+STORAGE = (
+    "disk-full",
+    "inodes-full",
+    "io-pressure",
+    "io-throttle",
+    "io-delay",
+    "io-errors",
+    "file-delay",
+)
 Told = dict[str, Any]
 Looks = dict[str, dict[str, Any]]
 
@@ -106,6 +115,16 @@ def delay(
     ]
     reads, writes = (round(one) for one in ms)
     return _break(run, where, path, lambda one: IoDelay(one, reads, writes, str(volume)), lease_s)
+
+
+def delay_files(
+    run: Run, where: str, path: str, read_ms: Any, read_only: Any, most_mib: Any, lease_s: Any
+) -> Told:
+    """See `aftershock.actions.storage.delay_files`."""
+    ms = round(wording.number("file-delay: read_ms", read_ms))
+    agreed = wording.truth("file-delay: read_only", read_only)
+    most = wording.number("file-delay: most_mib", most_mib)
+    return _break(run, where, path, lambda one: FileDelay(one, ms, agreed, most), lease_s)
 
 
 def slow(run: Run, where: str, path: str, by: str, words: Mapping[str, Any], lease_s: Any) -> Told:
