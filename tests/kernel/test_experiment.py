@@ -1,5 +1,6 @@
 """An experiment from its command to its verdict, on a kernel that has netem."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.runs.conftest import Outcome, command
+from tests.runs.conftest import ROOT, Outcome, command
 
 pytestmark = [pytest.mark.root, pytest.mark.survival]
 CGROUPS = "/sys/fs/cgroup"
@@ -66,6 +67,47 @@ def test_reads_that_are_late_reach_the_verdict(tmp_path: Path, cgroups: None) ->
     assert devices() == before
 
 
+@pytest.mark.one_kernel
+@pytest.mark.timeout(800)
+def test_files_that_are_late_make_a_pass_only_where_somebody_opens_them(
+    tmp_path: Path, cgroups: None
+) -> None:
+    before = devices()
+    told = {"volume_mib": 128, "read_ms": 50}
+    verdict = passed(opening(tmp_path, "kill_pods"), tmp_path, **told)
+    late, kill = verdict["injections"]
+    assert late["fault"] == "file-delay" and late["felt"] and kill["bit"], late
+    assert late["bit"] and late["clean"] and late["ordered"], late
+    (replacement,) = verdict["replacements"]
+    assert replacement["ready_s"] - replacement["started_s"] > 1.0 + 24 * 0.05, replacement
+    unmet = played(opening(tmp_path), tmp_path, **told)
+    (late,) = unmet.verdict["injections"]
+    assert late["bit"] and late["felt"] is False, late
+    assert unmet.verdict["verdict"] == "INCONCLUSIVE" and unmet.codes == {"not_felt"}
+    assert "file-delay on node-a-1: nobody but Aftershock itself met it" in unmet.reasons
+    assert devices() == before
+
+
+def opening(tmp_path: Path, *kept: str) -> Path:
+    """storage-latency.json with late files in the place of a slow disk; `kept` of what follows."""
+    experiment = json.loads((ROOT / "experiments" / "storage-latency.json").read_text())
+    method = {one["provider"]["func"]: one for one in experiment["method"]}
+    slow = method["slow_io"]
+    slow["provider"]["func"] = "delay_files"
+    slow["provider"]["arguments"] = {
+        "where": "node-a-1",
+        "path": "${path}",
+        "read_ms": "${read_ms}",
+        "read_only": True,
+        "lease_s": "${lease_s}",
+    }
+    more = ("service_recovered", "heal_storage", "failed_back")
+    experiment["method"] = [slow, *(method[name] for name in (*kept, *more))]
+    path = tmp_path / "late-files.json"
+    path.write_text(json.dumps(experiment))
+    return path
+
+
 @pytest.fixture
 def cgroups() -> Iterator[None]:
     """A hierarchy of version 2, which the lab's volumes want, where the kernel has none yet."""
@@ -83,8 +125,22 @@ def devices() -> str:
     return "".join(subprocess.check_output(one, text=True) for one in words)
 
 
-def passed(experiment: str, tmp_path: Path, **more: Any) -> dict[str, Any]:
+def passed(experiment: str | Path, tmp_path: Path, **more: Any) -> dict[str, Any]:
     """The verdict of a run that passes and leaves nothing."""
+    outcome = played(experiment, tmp_path, **more)
+    assert (outcome.status, outcome.verdict["verdict"]) == (0, "PASS"), outcome.printed
+    assert not outcome.verdict["leftovers"]
+    return outcome.verdict
+
+
+def played(experiment: str | Path, tmp_path: Path, **more: Any) -> Outcome:
+    """A run, on a machine that is slow; once more where it was too busy for one."""
+    outcome = play(experiment, tmp_path, **more)
+    return play(experiment, tmp_path, **more) if outcome.was_disturbed else outcome
+
+
+def play(experiment: str | Path, tmp_path: Path, **more: Any) -> Outcome:
+    """A run."""
     levels = tmp_path / "levels.yaml"
     levels.write_text(yaml.safe_dump(LEVELS))
     told = {"levels": levels, "load_rps": 12, "before_s": 5, "hold_s": 12, "grace_s": 60, **more}
@@ -99,7 +155,4 @@ def passed(experiment: str, tmp_path: Path, **more: Any) -> dict[str, Any]:
     )
     latest = Path(os.environ["AFTERSHOCK_JOURNAL"]) / "latest"
     assert latest.exists(), done.stdout
-    verdict = Outcome(done.returncode, done.stdout, latest.resolve()).verdict
-    assert (done.returncode, verdict["verdict"]) == (0, "PASS"), done.stdout
-    assert not verdict["leftovers"]
-    return verdict
+    return Outcome(done.returncode, done.stdout, latest.resolve())
