@@ -7,6 +7,7 @@ table, and the cgroup's limit of processes. What it sees goes to REPORTS, a line
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aftershock.faults.base import Fault
+from aftershock.faults.covering import FileDelay
 from aftershock.faults.delaying import IoDelay
 from aftershock.faults.exhaustion import NoRoom
 from aftershock.faults.filling import DiskFull
@@ -30,6 +32,7 @@ from tests.kernel.guest import DISKS, REPORTS
 
 HERE = Node("here", "none", ("127.0.0.1",), devices=())
 LASTING, VOLUME = Path("/run/lasting"), Path("/run/weights")
+MODEL = VOLUME / "model"
 CGROUPS, POD = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/pod")
 NAME = "as-weights"
 SAVED = LASTING / "saved.json"
@@ -59,6 +62,10 @@ def boot() -> int:
         run("mkfs.ext4", "-q", "-E", "nodiscard", f"/dev/mapper/{NAME}")
     VOLUME.mkdir()
     run("mount", f"/dev/mapper/{NAME}", str(VOLUME))
+    if not saved:
+        MODEL.mkdir()
+        (MODEL / "layer").write_bytes(os.urandom(1 << 20))
+        os.sync()
     run("mount", "-t", "cgroup2", "none", str(CGROUPS))
     (CGROUPS / "cgroup.subtree_control").write_text("+io +pids")
     POD.mkdir()
@@ -76,6 +83,10 @@ def look() -> dict[str, Any]:
         "table": run("dmsetup", "table", NAME),
         "pids": (POD / "pids.max").read_text().strip(),
         "io": (POD / "io.max").read_text().strip(),
+        "covered": [
+            line for line in run("findmnt", "-rno", "TARGET").split() if str(MODEL) in line
+        ],
+        "model": hashlib.sha256((MODEL / "layer").read_bytes()).hexdigest(),
     }
 
 
@@ -89,6 +100,7 @@ def before(pid: int) -> None:
     tell(before=look())
     fleet, ledger = Fleet(), Ledger.open("run-to-be-cut-off")
     faults: tuple[Fault, ...] = (
+        FileDelay(str(MODEL), read_ms=30, read_only=True),
         DiskFull(str(VOLUME), free_mib=8),
         IoDelay(str(VOLUME), read_ms=30),
         IoThrottle(str(VOLUME), read_mib_s=2, cgroup="pod"),

@@ -15,7 +15,7 @@ from tests.kernel.fetch import KERNELS
 from tests.kernel.guest import Machine, slowness, why_not
 
 pytestmark = [pytest.mark.root, pytest.mark.survival, pytest.mark.timeout(600)]
-KINDS = ("disk-full", "io-delay", "io-throttle", "no-more-pids", "freeze")
+KINDS = ("file-delay", "disk-full", "io-delay", "io-throttle", "no-more-pids", "freeze")
 KERNEL = min(KERNELS, key=slowness)
 DISK_MIB = 128
 
@@ -40,15 +40,17 @@ def test_what_a_boot_brings_back_is_healed_and_the_rest_is_gone(tmp_path: Path) 
     with booted(disk, "before") as told:
         before, during = next(told)["before"], next(told)["during"]
     assert during["free_mib"] <= 8 and before["free_mib"] > 30, (before, during)
+    assert during["covered"] and not before["covered"] and during["model"] == before["model"]
     assert "delay" in during["table"] and during["pids"] == "1" and "rbps=2097152" in during["io"]
     with booted(disk, "after") as told:
         there, last = next(told)["booted"], next(told)
     assert there["free_mib"] == before["free_mib"], "files without a name are gone with the boot"
+    assert there["covered"] == [] and there["model"] == before["model"], there
     assert there["io"] == "" and there["pids"] == "1" and "delay" in there["table"], there
     first, second = last["said"]
     lines = {line.split(": ")[1].split(" on ")[0]: line for line in first.splitlines()}
     found = {kind: next(line for key, line in lines.items() if kind in key) for kind in KINDS}
-    for kind in ("disk-full", "io-throttle", "freeze"):
+    for kind in ("file-delay", "disk-full", "io-throttle", "freeze"):
         assert found[kind].endswith("restarted since, so nothing of it is left"), found[kind]
     assert "as-weights's table had been made again as we had set it: undone" in found["io-delay"]
     assert "/sys/fs/cgroup/pod/pids.max (1) had been made again" in found["no-more-pids"]
