@@ -55,8 +55,9 @@ def survey(top: str, most: int) -> Tree:
     size, entries, inodes = 0, {"": _about(root)}, {(root.st_dev, root.st_ino)}
     for path, found in _below(top):
         entries[path] = _about(found)
+        if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) not in inodes:
+            size += found.st_size
         inodes.add((found.st_dev, found.st_ino))
-        size += found.st_size if stat.S_ISREG(found.st_mode) else 0
         if size > most or len(entries) > _MOST_ENTRIES:
             raise Invalid(
                 f"cover: {top} has more than {most / _MIB:g} MiB, or {_MOST_ENTRIES} files, and "
@@ -140,7 +141,8 @@ def _run(file: int, program: str, words: List[str], told: str = "") -> None:
         )
     except subprocess.TimeoutExpired:
         raise AgentError(
-            f"cover: to copy it takes longer than {_COPY_S:g} s: name a smaller directory"
+            f"cover: to copy it takes longer than {_COPY_S:g} s: name a smaller directory, or "
+            "one with fewer files"
         ) from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]

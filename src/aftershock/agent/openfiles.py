@@ -82,6 +82,9 @@ def _mapped(pid: int, to_write: bool = False) -> Iterator[Tuple[int, int]]:
 
 
 def _is_written(pid: int, link: str, numbers: Set[int], inodes: Inodes) -> bool:
+    with contextlib.suppress(OSError):
+        if not str(Path(link).readlink()).startswith("/"):  # a socket or a pipe, as most are
+            return False
     lines = text(f"/proc/{pid}/fdinfo/{link.rpartition('/')[2]}").splitlines()
     about = dict(line.split(":", 1) for line in lines if ":" in line)
     if not int(about.get("flags", "0"), 8) & os.O_ACCMODE:
