@@ -14,7 +14,7 @@ from aftershock.slo.verdict import FAIL
 CASES = {
     "the steady state holds before the fault": ("no_steady_state",),
     "every fault bites, stays until ordered, and leaves nothing": (
-        "no_effect", "healed_early", "leftover", "cleanness_unknown",
+        "no_effect", "not_felt", "healed_early", "leftover", "cleanness_unknown",
     ),
     "the service is back within its objective and stays back": (
         "rto_missed", "not_measured", "few_samples", "gap", "straddles", "not_held", "relapse",
