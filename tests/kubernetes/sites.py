@@ -145,6 +145,11 @@ class Site:
     def _namespaces(self) -> set[str]:
         return {item.metadata.name for item in self.core.list_namespace().items}
 
+    def _without(self, namespace: str) -> None:
+        """Gone before the next test looks whether it is there."""
+        self.core.delete_namespace(namespace)
+        until(lambda: namespace not in self._namespaces(), PATIENCE_S)
+
     def _account(self, path: Path, documents: list[Manifest]) -> Path:
         from kubernetes import client
 
@@ -152,27 +157,30 @@ class Site:
         name = f"aftershock-test-{uuid.uuid4().hex[:6]}"
         self.core.create_namespaced_service_account(self.namespace, {"metadata": {"name": name}})
         who = [{"kind": "ServiceAccount", "name": name, "namespace": self.namespace}]
-        for one in documents:
+        # Bindings of our own: those in the file are for another account.
+        roles = [one for one in documents if one["kind"] in ("Role", "ClusterRole")]
+        for number, one in enumerate(roles):
             kind, place = one["kind"], namespace_of(one, self.namespace)
             if place and place not in self._namespaces():
                 self.core.create_namespace({"metadata": {"name": place}})
-                self._clean.callback(self.core.delete_namespace, place)
-            body = {"metadata": {"name": name}, "rules": one.get("rules")}
+                self._clean.callback(self._without, place)
+            role = f"{name}-{number}"  # a file may have several for one namespace
+            body = {"metadata": {"name": role}, "rules": one.get("rules")}
             binding = {
-                "metadata": {"name": name},
+                "metadata": {"name": role},
                 "subjects": who,
-                "roleRef": {"kind": kind, "name": name, "apiGroup": "rbac.authorization.k8s.io"},
+                "roleRef": {"kind": kind, "name": role, "apiGroup": "rbac.authorization.k8s.io"},
             }
             if kind == "Role":
                 rbac.create_namespaced_role(place, body)
-                self._clean.callback(rbac.delete_namespaced_role, name, place)
+                self._clean.callback(rbac.delete_namespaced_role, role, place)
                 rbac.create_namespaced_role_binding(place, binding)
-                self._clean.callback(rbac.delete_namespaced_role_binding, name, place)
-            elif kind == "ClusterRole":
+                self._clean.callback(rbac.delete_namespaced_role_binding, role, place)
+            else:
                 rbac.create_cluster_role(body)
-                self._clean.callback(rbac.delete_cluster_role, name)
+                self._clean.callback(rbac.delete_cluster_role, role)
                 rbac.create_cluster_role_binding(binding)
-                self._clean.callback(rbac.delete_cluster_role_binding, name)
+                self._clean.callback(rbac.delete_cluster_role_binding, role)
         token = self.core.create_namespaced_service_account_token(
             name, self.namespace, {"spec": {}}
         )
