@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +85,26 @@ def test_fewer_replicas_until_the_heal_and_then_exactly_as_many(site: Site, book
     told = fault.to_dict()
     assert told["clean"] and not told["healed_early"] and told["hosts"] == ["Deployment/web"]
     assert told["parameters"]["before"] == 5
+
+
+def test_an_api_without_autoscaling_v2_scales_all_the_same(
+    site: Site, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes before 1.23."""
+
+    def absent(*_: Any, **__: Any) -> Any:
+        said = json.dumps({"message": "the server could not find the requested resource"})
+        return SimpleNamespace(status=404, reason="Not Found", data=said.encode())
+
+    absent.__name__ = "list_namespaced_horizontal_pod_autoscaler"
+    monkeypatch.setattr(client.AutoscalingV2Api, absent.__name__, absent)
+    site.deploy("web", 2, grace_s=0)
+    fault = Scaled(site.cluster, web(site), 1, book)
+    played(fault)
+    fault.revert()
+    assert asked(site) == 2 and fault.to_dict()["clean"] and not fault.healed_early
+    with pytest.raises(InvalidInput, match="no autoscaler of autoscaling/v2 scales Deployment/web"):
+        BlockedAutoscaler(site.cluster, web(site), None, book).check()
 
 
 def test_what_somebody_else_chose_meanwhile_stands(site: Site, book: Ledger) -> None:

@@ -104,8 +104,9 @@ def bounds_of(cluster: Cluster, workload: Workload) -> Bounds | None:
     from kubernetes import client
 
     call = client.AutoscalingV2Api(cluster.api_client).list_namespaced_horizontal_pod_autoscaler
-    answer = cluster.call(checked(call), workload.namespace)
-    for item in json.loads(answer.data)["items"]:
+    # Kubernetes before 1.23 doesn't serve autoscaling/v2, and can be scaled all the same.
+    answer = cluster.call(checked(call), workload.namespace, gone_is_fine=True)
+    for item in json.loads(answer.data)["items"] if answer is not None else ():
         target = item["spec"]["scaleTargetRef"]
         if (target["kind"], target["name"]) == (workload.kind, workload.name):
             return _bounds(item)
