@@ -56,8 +56,8 @@ class Site:
         config.load_kube_config(str(kubeconfig), client_configuration=settings)
         self.client = client.ApiClient(settings)
         self.core = client.CoreV1Api(self.client)
-        self.core.create_namespace({"metadata": {"name": namespace}})
         self.cluster = Cluster(str(kubeconfig), namespace)
+        self.core.create_namespace({"metadata": {"name": namespace}})
         self._clean = contextlib.ExitStack()
 
     def close(self) -> None:
