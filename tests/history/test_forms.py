@@ -17,6 +17,7 @@ from aftershock.report.junit import CASES, THE_RUN, junit
 from aftershock.report.markdown import markdown, plain
 from aftershock.report.metrics import metrics
 from aftershock.report.record import read_record
+from aftershock.report.sentences import costs
 from aftershock.report.still import has_fonts
 from tests.history.conftest import INJECTION, Command, Made, timeline_of
 from tests.history.told import CLIFF, GOODPUT, QUALITY, REPLACEMENT
@@ -85,6 +86,14 @@ def test_markdown_tells_what_broke_and_how_good_the_answers_were(made: Made) -> 
     without = markdown(read_record(made(2.0)))
     for heading in ("Where it breaks", "Goodput", "How good the answers were"):
         assert f"### {heading}" in text and heading not in without
+
+
+def test_a_fail_back_that_nobody_tells_shares_of_says_so(made: Made) -> None:
+    """On a cluster no gateway of ours counts who served what."""
+    alone = read_record(made(2.0, failback_unseen=["az-a"])).document
+    assert "fail-back 2.0 s by golden levels alone: nobody tells az-a's share" in costs(alone)
+    assert "· golden levels alone |" in markdown(read_record(made(2.0, failback_unseen=["az-a"])))
+    assert "alone" not in costs(read_record(made(2.0)).document)
 
 
 def test_an_inconclusive_run_plots_no_recovery_time(made: Made) -> None:

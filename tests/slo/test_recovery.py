@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulate import EFFECT, LAB, feed_load, feed_sentinel, outcomes, timeline_with
 
-from aftershock.slo.aftermath import fail_back, losses, time_to_detect
+from aftershock.slo.aftermath import fail_back, losses, time_to_detect, unseen
 from aftershock.slo.recovery import (
     BACK,
     ENDED,
@@ -162,6 +162,7 @@ def test_fail_back_waits_for_the_zone_to_carry_its_share() -> None:
     never = timeline_with([(0, 1, 1)], end=45, gauges={"zone_share": gauge(share[:46])})
     lost = fail_back(never, LAB, TERMS, heal, now=EFFECT + 45, t_effect=EFFECT, zones=["az-a"])
     assert lost.state == GIVEN_UP and "az-a" in lost.broken[-1]
+    assert unseen(never, EFFECT, ["az-a", "az-b"]) == ("az-b",)
 
 
 def test_fail_back_from_an_outage_that_lasted_up_to_the_heal() -> None:

@@ -81,7 +81,8 @@ def _failback(document: Mapping[str, Any]) -> Tile:
     value, error = document["failback_rto_s"], document["failback_rto_error_s"]
     if value is None:
         return Tile("Fail-back", "–", "")
-    return Tile("Fail-back", f"{value:.2f} s", f"± {error or 0:.2f} s · after the heal")
+    alone = " · golden levels alone" if document.get("failback_unseen") else ""
+    return Tile("Fail-back", f"{value:.2f} s", f"± {error or 0:.2f} s · after the heal{alone}")
 
 
 def _capacity(document: Mapping[str, Any]) -> Tile:

@@ -61,7 +61,9 @@ def costs(document: Mapping[str, Any]) -> str:
     """Fail-back, what was lost, and when it was noticed."""
     parts = []
     if document["failback_rto_s"] is not None:
-        parts.append(f"fail-back {document['failback_rto_s']:.1f} s")
+        unseen = ", ".join(document.get("failback_unseen") or ())
+        alone = f" by golden levels alone: nobody tells {unseen}'s share" if unseen else ""
+        parts.append(f"fail-back {document['failback_rto_s']:.1f} s{alone}")
     if document["requests_total"] is not None:
         total, lost = document["requests_total"], document["requests_lost"]
         parts.append(f"{lost:,} of {total:,} requests lost")

@@ -79,6 +79,9 @@ def facts(run: Run, journal: Mapping[str, Any], interrupted_by: list[str]) -> Ru
         seen = {
             "recovery": _final(run.recovery) or service_recovery(run, now),
             "failback": _final(run.failback) or failback(run, now),
+            "failback_unseen": aftermath.unseen(
+                run.timeline, effect, run.breaking.injections.zones
+            ),
             "capacity": capacity(run.timeline, effect, marks.get(T_HEALED), now),
             "replacements": run.watcher.replacements(effect),
             "detection": aftermath.time_to_detect(run.timeline, effect),

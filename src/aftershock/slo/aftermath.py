@@ -65,7 +65,7 @@ def fail_back(
     found = assess(timeline, levels, terms, t_heal, now=now, level=GOLDEN, steady_until=t_effect)
     for zone in zones:
         points = timeline.series(ZONE_SHARE).get(zone, [])
-        before = [value for at, value in points if at < t_effect]
+        before = _before(points, t_effect)
         if not before:
             continue
         wanted = share * sum(before) / len(before)
@@ -73,6 +73,16 @@ def fail_back(
         if found.state == FAILING and now - t_heal > terms.patience_s:
             return replace(found, state=GIVEN_UP, censored_s=terms.patience_s)
     return found
+
+
+def unseen(timeline: Timeline, t_effect: float, zones: Sequence[str]) -> tuple[str, ...]:
+    """The zones whose share of the traffic nobody told: for them golden levels are all there is."""
+    series = timeline.series(ZONE_SHARE)
+    return tuple(zone for zone in zones if not _before(series.get(zone, []), t_effect))
+
+
+def _before(points: Points, t_effect: float) -> list[float]:
+    return [value for at, value in points if at < t_effect]
 
 
 def _with_zone(found: Recovery, zone: str, reached: tuple[float, float] | None) -> Recovery:

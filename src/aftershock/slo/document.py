@@ -29,6 +29,7 @@ FIELDS = {
     "relapses_s": "when it failed again after it had been back, seconds after the firing",
     "failback_rto_s": "from the heal until golden levels hold and the zone carries its share",
     "failback_rto_error_s": "half of its 95 % interval",
+    "failback_unseen": "zones whose share of the traffic nobody tells: golden levels alone count",
     "capacity_rto_s": "from the firing until as many replicas were ready as before, or null",
     "capacity_error_s": "half of the stretch in which it was",
     "capacity_censored_s": "capacity did not return in so many seconds while the fault held",
@@ -128,6 +129,7 @@ def _aftermath(facts: RunFacts) -> dict[str, Any]:
     return {
         "failback_rto_s": facts.failback and facts.failback.rto_s,
         "failback_rto_error_s": facts.failback and facts.failback.error_s,
+        "failback_unseen": list(facts.failback_unseen),
         "capacity_rto_s": facts.capacity.rto_s,
         "capacity_error_s": facts.capacity.error_s,
         "capacity_censored_s": facts.capacity.censored_s,

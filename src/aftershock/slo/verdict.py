@@ -44,6 +44,7 @@ class RunFacts:
     recovery: Recovery | None = None
     failback: Recovery | None = None
     failback_expected: bool = True
+    failback_unseen: Sequence[str] = ()
     capacity: Crossing = field(default_factory=Crossing)
     capacity_objective_s: float | None = None
     replacements: Sequence[Mapping[str, Any]] = ()
