@@ -136,6 +136,8 @@ def test_a_controller_that_is_killed(lab: Lab, cluster: Cluster) -> None:
     until(lambda: not left(cluster))
     found = recover()
     assert found.healed and len(found.lines()) == 3, found.lines()
+    told = [line for line in found.lines() if "had been taken off" in line]
+    assert len(told) == 2 and all("node-a-1, node-a-2 already" in line for line in told)
 
 
 def test_recover_is_as_good_when_it_comes_first(

@@ -107,12 +107,17 @@ def take_back(
     of: str,
     mend: Callable[[Cluster], Sequence[str]],
     done: str = "",
+    there: Callable[[Cluster], bool] = lambda _: True,
 ) -> str:
-    """Undo a dead run's change (for `recover`); returns a sentence about it."""
+    """Undo a dead run's change (for `recover`); returns a sentence about it.
+
+    `there`: whether it is yet; a reaper may have been faster.
+    """
     try:
         cluster = Cluster(undo["kubeconfig"], undo["namespace"])
         try:
             cluster.pods("")  # a dead API says so once, not once a node
+            was_there = there(cluster)
             left = mend(cluster)
         finally:
             cluster.close()
@@ -122,4 +127,6 @@ def take_back(
         return f"the lab is gone, and the {what} of {of} with it"
     if left:
         raise NotReverted(f"there is still a {what} on {', '.join(left)}")
+    if not was_there:
+        return f"the {what} had been taken off {of} already"
     return done or f"took the {what} off {of}"

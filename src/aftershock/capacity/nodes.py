@@ -239,6 +239,7 @@ def untaint(cluster: Cluster, nodes: Sequence[str], taint: taints.Taint) -> list
 
 
 def _left(nodes: Sequence[str], still: Callable[[str], bool]) -> list[str]:
+    """The nodes on which it is still, or that couldn't be asked."""
     left = []
     for name in nodes:
         try:
@@ -253,7 +254,13 @@ def _left(nodes: Sequence[str], still: Callable[[str], bool]) -> list[str]:
 def undo_cordon(undo: Mapping[str, Any]) -> str:
     """Take a dead run's cordon back (for `recover`); returns a sentence about it."""
     names: list[str] = undo["nodes"]
-    return take_back(undo, "cordon", ", ".join(names), lambda one: uncordon(one, names))
+    return take_back(
+        undo,
+        "cordon",
+        ", ".join(names),
+        lambda one: uncordon(one, names),
+        there=lambda one: bool(_left(names, one.is_cordoned)),
+    )
 
 
 @undoes("taint")
@@ -261,4 +268,10 @@ def undo_taint(undo: Mapping[str, Any]) -> str:
     """Take a dead run's taint off (for `recover`); returns a sentence about it."""
     taint = taints.Taint(*undo["taint"])
     names: list[str] = undo["nodes"]
-    return take_back(undo, "taint", ", ".join(names), lambda one: untaint(one, names, taint))
+    return take_back(
+        undo,
+        "taint",
+        ", ".join(names),
+        lambda one: untaint(one, names, taint),
+        there=lambda one: bool(_left(names, lambda name: taint in taints.taints_of(one, name))),
+    )
