@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import signal
 import sys
 from pathlib import Path
@@ -99,10 +98,6 @@ async def _serve(options: argparse.Namespace, device: EngineCore) -> None:
     )
     await runner.setup()
     await web.TCPSite(runner, options.host, options.port, backlog=1024).start()
-    # Garbage in cycles would wait until it is a quarter of all that was imported: an hour's rise,
-    # which a soak takes for a leak.
-    gc.collect()
-    gc.freeze()
     working, failed = asyncio.create_task(engine.run()), device.attend()
     ends: list[asyncio.Future[Any]] = [working, failed, asyncio.create_task(ended.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
