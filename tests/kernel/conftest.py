@@ -15,11 +15,12 @@ import pytest
 
 from aftershock.hosts.fleet import Fleet
 from aftershock.hosts.zipapp import agent_file
+from aftershock.ledger import Ledger
 from tests.agent.wires import world
 
 from .fetch import KERNELS, ON_REQUEST, has_netem
 from .guest import NAME, REPORTS, Guest, GuestFailed, slowness, why_not
-from .worlds import Rig
+from .worlds import HOST, Rig
 
 HERE = "here"
 INSIDE = os.environ.get(NAME)
@@ -144,6 +145,26 @@ def _tell(report: Any) -> None:
 
     with Path(REPORTS).open("w") as wire:
         wire.write(json.dumps(pytest_report_to_serializable(report)) + "\n")
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One agent for all who don't kill it."""
+    made = Fleet()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AFTERSHOCK_STATE", str(tmp_path_factory.mktemp("agents")))
+        patch.setattr("aftershock.injection._ARM_S", 200.0)  # an emulated CPU is slow
+        made.fresh(HOST)
+        yield made
+    made.close()
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    """A run's book."""
+    made = Ledger.open("run-under-test")
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

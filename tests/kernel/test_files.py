@@ -16,22 +16,16 @@ from aftershock.errors import InvalidInput, NotApplied, NotReverted
 from aftershock.faults.covering import FileDelay
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
-from aftershock.inventory import Node
 from aftershock.ledger import Ledger
 from tests.agent.disks import volume
 from tests.agent.wires import wait_for
 
+from .worlds import HOST, run
+
 pytestmark = pytest.mark.root
 one_kernel = pytest.mark.one_kernel
-HERE = Node("here", "none", ("127.0.0.1",), devices=())
 READ_MS = 200
 MIB = 1 << 20
-
-
-def run(*words: str) -> str:
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout.strip()
 
 
 def things() -> list[str]:
@@ -93,32 +87,13 @@ def content(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module")
-def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """One agent for all who don't kill it."""
-    made = Fleet()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AFTERSHOCK_STATE", str(tmp_path_factory.mktemp("agents")))
-        patch.setattr("aftershock.injection._ARM_S", 200.0)  # an emulated CPU is slow
-        made.fresh(HERE)
-        yield made
-    made.close()
-
-
-@pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    made = Ledger.open("run-under-test")
-    yield made
-    made.close()
-
-
 def fault(weights: Path, **more: Any) -> FileDelay:
     return FileDelay(str(weights), **{"read_ms": READ_MS, "read_only": True, **more})
 
 
 @contextmanager
 def injected(what: FileDelay, fleet: Fleet, ledger: Ledger, lease_s: float = 120) -> Any:
-    injection = Injection(what, [HERE], lease_s=lease_s, ledger=ledger, fleet=fleet)
+    injection = Injection(what, [HOST], lease_s=lease_s, ledger=ledger, fleet=fleet)
     try:
         injection.arm()
         injection.fire()
@@ -177,7 +152,7 @@ def test_who_opens_a_file_waits_and_who_had_it_open_does_not(
 ) -> None:
     file = weights / "file"
     before, had = content(weights), Reader(file)
-    injection = Injection(fault(weights), [HERE], lease_s=120, ledger=ledger, fleet=agents)
+    injection = Injection(fault(weights), [HOST], lease_s=120, ledger=ledger, fleet=agents)
     injection.arm()
     assert dd_ms(file) < READ_MS / 2, "armed, yet nothing is felt"
     injection.fire()
@@ -252,7 +227,7 @@ def test_the_watcher_heals_what_its_agent_left(ledger: Ledger, weights: Path) ->
     try:
         with injected(fault(weights), own, ledger):
             assert dd_ms(weights / "file") >= READ_MS - 10
-            os.kill(own.fresh(HERE).pid, signal.SIGKILL)
+            os.kill(own.fresh(HOST).pid, signal.SIGKILL)
             assert wait_for(lambda: dd_ms(weights / "file") < READ_MS / 2, 10)
     finally:
         own.close()
@@ -263,7 +238,7 @@ def test_the_deadline_ends_it_where_the_agent_is_stopped(ledger: Ledger, weights
     own = Fleet()
     try:
         with injected(fault(weights), own, ledger, lease_s=8):
-            agent = own.fresh(HERE)
+            agent = own.fresh(HOST)
             os.kill(agent.pid, signal.SIGSTOP)
             assert wait_for(lambda: dd_ms(weights / "file") < READ_MS / 2, 12)
             os.kill(agent.pid, signal.SIGCONT)
@@ -313,9 +288,9 @@ def test_who_hears_of_the_hosts_mounts_hears_of_both(
 def test_a_directory_is_covered_once(agents: Fleet, ledger: Ledger, weights: Path) -> None:
     def refused(what: FileDelay, said: str) -> None:
         with pytest.raises((InvalidInput, NotApplied), match=said):
-            Injection(what, [HERE], lease_s=99, ledger=ledger, fleet=agents).arm()
+            Injection(what, [HOST], lease_s=99, ledger=ledger, fleet=agents).arm()
 
-    armed = Injection(fault(weights), [HERE], lease_s=99, ledger=ledger, fleet=agents)
+    armed = Injection(fault(weights), [HOST], lease_s=99, ledger=ledger, fleet=agents)
     armed.arm()
     refused(fault(weights), "another fault of ours is about to cover it: heal that first")
     armed.fire()

@@ -20,7 +20,6 @@ from aftershock.faults.swapping import SwapOut
 from aftershock.faults.throttling import IoThrottle
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
-from aftershock.inventory import Node
 from aftershock.lab.cgroups import NodeGroups, remove
 from aftershock.lab.settings import LabSettings
 from aftershock.lab.volumes import Volumes, path_of
@@ -30,8 +29,9 @@ from tests.agent import cgroups
 from tests.agent.held import held
 from tests.agent.wires import wait_for
 
+from .worlds import HOST, run
+
 pytestmark = [pytest.mark.root, pytest.mark.one_kernel]
-HERE = Node("here", "none", ("127.0.0.1",), devices=())
 ROOT = Path("/sys/fs/cgroup")
 # Reads a file, and not from memory, once it is told to.
 READER = 'echo up; read go <"$1"; dd if="$0" of=/dev/null bs=256k iflag=direct; echo read; sleep 9'
@@ -59,7 +59,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def fired(fault: Fault, fleet: Fleet, ledger: Ledger) -> Injection:
-    injection = Injection(fault, [HERE], lease_s=100, ledger=ledger, fleet=fleet)
+    injection = Injection(fault, [HOST], lease_s=100, ledger=ledger, fleet=fleet)
     injection.arm()
     injection.fire()
     return injection
@@ -167,7 +167,7 @@ def test_with_swap_the_right_process_dies_and_pressure_stays_in_memory(
         assert injection.to_dict()["clean"]
         pressure = fired(MemoryPressure(available_mb=70, reserve_mb=64), fleet, ledger)
         assert pressure.observe()["bit"] is True, pressure.evidence
-        agent = fleet.fresh(HERE).pid
+        agent = fleet.fresh(HOST).pid
         pids = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
         status = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
         locked = [int(found[1]) for text in status if (found := re.search(r"VmLck:\s+(\d+)", text))]
@@ -180,10 +180,6 @@ def test_with_swap_the_right_process_dies_and_pressure_stays_in_memory(
 def swapped(folder: Path) -> int:
     """Bytes of a cgroup that are in swap."""
     return int((folder / "memory.swap.current").read_text())
-
-
-def run(*words: str) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _memory(fleet: Fleet, ledger: Ledger) -> None:
@@ -209,7 +205,7 @@ def _pids(fleet: Fleet, ledger: Ledger) -> None:
     ):
         injection = fired(NoRoom("pids", Processes(pid=one.pid)), fleet, ledger)
         assert injection.observe()["bit"] is True, injection.evidence
-        os.kill(fleet.fresh(HERE).pid, signal.SIGKILL)
+        os.kill(fleet.fresh(HOST).pid, signal.SIGKILL)
         assert wait_for(lambda: made.pids_limit == "max", 30), "the watcher has it"
         injection.revert()
 
@@ -234,7 +230,7 @@ def test_a_service_is_swapped_out_and_its_bound_put_back(
         injection = fired(SwapOut(Processes(pid=one.pid), keep_share=0.25), fleet, ledger)
         assert injection.observe()["bit"] is True, injection.evidence
         assert swapped(folder) > 24 << 20 and (folder / "memory.high").read_text() != "max\n"
-        os.kill(fleet.fresh(HERE).pid, signal.SIGKILL)
+        os.kill(fleet.fresh(HOST).pid, signal.SIGKILL)
         assert wait_for(lambda: (folder / "memory.high").read_text() == "max\n", 30)
         injection.revert()
         with pytest.raises(NotApplied, match="which nobody could tell from chance"):

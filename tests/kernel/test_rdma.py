@@ -5,7 +5,6 @@ The tree below /sys is the kernel's own; only the link by which a card says that
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from aftershock.inventory import Node
 from aftershock.ledger import Ledger
 
 from .fetch import ORDINARY
+from .worlds import run
 
 pytestmark = [pytest.mark.root, pytest.mark.survival, pytest.mark.one_kernel(ORDINARY)]
 ETHERNET = 1
@@ -28,29 +28,23 @@ CARDS = Path("/sys/class/infiniband")
 CARD, DEVICE, PEER, VLAN = "asrxe", "asroce0", "asroce1", "asroce0.5"
 
 
-def run(line: str) -> str:
-    done = subprocess.run(line.split(), check=False, capture_output=True, text=True)
-    assert done.returncode == 0, f"{line}: {done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture
 def soft_roce() -> Iterator[Path]:
     """Soft-RoCE on one end of a veth, with addresses of it and of a VLAN over it."""
-    run(f"ip link add {DEVICE} type veth peer name {PEER}")
+    run(*f"ip link add {DEVICE} type veth peer name {PEER}".split())
     try:
-        run(f"ip link add link {DEVICE} name {VLAN} type vlan id 5")
-        run(f"rdma link add {CARD} type rxe netdev {DEVICE}")
+        run(*f"ip link add link {DEVICE} name {VLAN} type vlan id 5".split())
+        run(*f"rdma link add {CARD} type rxe netdev {DEVICE}".split())
         for number, device in enumerate((DEVICE, PEER, VLAN)):
-            run(f"ip address add 10.99.{number}.1/24 dev {device}")
-            run(f"ip link set {device} up")
+            run(*f"ip address add 10.99.{number}.1/24 dev {device}".split())
+            run(*f"ip link set {device} up".split())
         yield CARDS / CARD
     finally:
-        run(f"ip link delete {DEVICE}")  # which takes VLAN and card along
+        run(*f"ip link delete {DEVICE}".split())  # which takes VLAN and card along
 
 
 def test_a_card_is_known_by_the_devices_that_it_speaks_through(
-    soft_roce: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    soft_roce: Path, tmp_path: Path, ledger: Ledger, agents: Fleet
 ) -> None:
     devices = (DEVICE, VLAN, PEER)
     assert not (soft_roce / "device").exists()
@@ -63,18 +57,12 @@ def test_a_card_is_known_by_the_devices_that_it_speaks_through(
     told = "the RDMA device mlx5_0 is on it (RoCE or iWARP)"
     assert found == [told, told, "", told]
 
-    monkeypatch.setenv("AFTERSHOCK_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr("aftershock.injection._ARM_S", 200.0)  # an emulated CPU is slow
-    run(f"mount --bind {card.parent} {CARDS}")
-    fleet, ledger = Fleet(), Ledger.open("rdma-under-test")
+    run("mount", "--bind", str(card.parent), str(CARDS))
     try:
         host = Node("here", "none", ("127.0.0.1",), devices=(VLAN,))
-        injection = Injection(
-            Partition(networks(["10.99.2.2/32"])), [host], lease_s=60, ledger=ledger, fleet=fleet
-        )
+        cut = Partition(networks(["10.99.2.2/32"]))
+        injection = Injection(cut, [host], lease_s=60, ledger=ledger, fleet=agents)
         with pytest.raises(Unsupported, match=rf"{VLAN}: the RDMA device mlx5_0.*command fault"):
             injection.arm()
     finally:
-        ledger.close()
-        fleet.close()
-        run(f"umount {CARDS}")
+        run("umount", str(CARDS))

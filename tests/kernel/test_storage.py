@@ -24,24 +24,17 @@ from aftershock.faults.failing import IoErrors
 from aftershock.faults.throttling import IoThrottle
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
-from aftershock.inventory import Node
 from aftershock.ledger import Ledger
 from tests.agent.boots import recover_after_restart
 from tests.agent.disks import volume
 from tests.agent.wires import wait_for
 
 from .fetch import ORDINARY
+from .worlds import HOST, run
 
 pytestmark = pytest.mark.root
 one_kernel = pytest.mark.one_kernel
-HERE = Node("here", "none", ("127.0.0.1",), devices=())
 NAME = "as-weights"
-
-
-def run(*words: str, told: str = "") -> str:
-    done = subprocess.run(words, check=False, capture_output=True, text=True, input=told)
-    assert done.returncode == 0, f"{words}: {done.stderr}"
-    return done.stdout.strip()
 
 
 @contextmanager
@@ -82,7 +75,7 @@ def mapped(name: str, folder: Path, below: str = "") -> Iterator[None]:
         with looped(folder.with_suffix(".img")) as loop, mapped(name, folder, loop):
             yield
         return
-    run("dmsetup", "create", name, "--noudevsync", told=f"0 65536 linear {below} 0")
+    run("dmsetup", "create", name, "--noudevsync", text=f"0 65536 linear {below} 0")
     device = f"/dev/mapper/{name}"
     if not Path(device).exists():  # nobody here listens to the kernel's events
         run("dmsetup", "mknodes", name)
@@ -102,18 +95,6 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module")
-def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """One agent for all who don't kill it."""
-    made = Fleet()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AFTERSHOCK_STATE", str(tmp_path_factory.mktemp("agents")))
-        patch.setattr("aftershock.injection._ARM_S", 200.0)  # an emulated CPU is slow
-        made.fresh(HERE)
-        yield made
-    made.close()
-
-
 @pytest.fixture
 def as_before(disk: Path) -> Iterator[str]:
     before = run("dmsetup", "table", NAME)
@@ -124,7 +105,7 @@ def as_before(disk: Path) -> Iterator[str]:
 
 @contextmanager
 def injected(fault: Fault, fleet: Fleet, ledger: Ledger) -> Iterator[Injection]:
-    injection = Injection(fault, [HERE], lease_s=120, ledger=ledger, fleet=fleet)
+    injection = Injection(fault, [HOST], lease_s=120, ledger=ledger, fleet=fleet)
     try:
         injection.arm()
         if not isinstance(fault, IoThrottle):
@@ -133,13 +114,6 @@ def injected(fault: Fault, fleet: Fleet, ledger: Ledger) -> Iterator[Injection]:
         yield injection
     finally:
         injection.revert()
-
-
-@pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    made = Ledger.open("run-under-test")
-    yield made
-    made.close()
 
 
 def direct_ms(disk: Path, count: int = 5) -> list[float]:
@@ -200,7 +174,7 @@ def test_the_watcher_swaps_the_old_table_in(
     try:
         with injected(IoDelay(str(disk), read_ms=100), own, ledger):
             assert "delay" in run("dmsetup", "table", NAME)
-            os.kill(own.fresh(HERE).pid, signal.SIGKILL)
+            os.kill(own.fresh(HOST).pid, signal.SIGKILL)
             assert wait_for(lambda: run("dmsetup", "table", NAME) == as_before, 30)
     finally:
         own.close()
@@ -210,12 +184,12 @@ def test_the_watcher_swaps_the_old_table_in(
 def left_alone(fault: Fault) -> Iterator[Injection]:
     """A fault whose agent and watcher are killed in the end."""
     own, ledger = Fleet(), Ledger.open("left-alone")
-    injection = Injection(fault, [HERE], lease_s=120, ledger=ledger, fleet=own)
+    injection = Injection(fault, [HOST], lease_s=120, ledger=ledger, fleet=own)
     try:
         injection.arm()
         injection.fire()
         yield injection
-        agent = own.fresh(HERE)
+        agent = own.fresh(HOST)
         watcher = agent.ask("record", injection=injection.id)["watcher"]["pid"]
         for pid in (watcher, agent.pid):
             os.kill(pid, signal.SIGKILL)
@@ -251,7 +225,7 @@ def test_reads_fail_and_the_file_system_lives_on(
     fault = IoErrors(str(disk), volume=str(disk))
     if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 6):
         with pytest.raises(NotApplied, match=r"can't fail reads alone \(error_reads"):
-            Injection(fault, [HERE], lease_s=99, ledger=ledger, fleet=agents).arm()
+            Injection(fault, [HOST], lease_s=99, ledger=ledger, fleet=agents).arm()
         return
     with injected(fault, agents, ledger) as injection:
         assert "Input/output error" in direct(disk)
@@ -299,12 +273,12 @@ def test_writes_fail_by_turns_and_a_dead_agents_watcher_heals(
     with mapped(name, spare):
         linear = run("dmsetup", "table", name)
         fault = IoErrors(str(spare), "both", up_s=1, down_s=2, file_system_may_break=True)
-        injection = Injection(fault, [HERE], lease_s=120, ledger=ledger, fleet=own)
+        injection = Injection(fault, [HOST], lease_s=120, ledger=ledger, fleet=own)
         try:
             injection.arm()
             injection.fire()
             assert injection.observe(within_s=60)["bit"] is True, injection.evidence
-            os.kill(own.fresh(HERE).pid, signal.SIGKILL)
+            os.kill(own.fresh(HOST).pid, signal.SIGKILL)
             assert wait_for(lambda: run("dmsetup", "table", name) == linear, 30)
             raw = f"dd if=/dev/mapper/{name} of=/dev/null bs=4k count=1 iflag=direct"
             run(*raw.split())
@@ -320,14 +294,14 @@ def test_what_cannot_be_delayed_is_refused(
     with pytest.raises(InvalidFault, match="after the heal, too, until it is unmounted"):
         IoErrors(str(disk), "write")
     with pytest.raises(InvalidInput, match="is on the volume of /run, and nobody could heal"):
-        Injection(IoErrors("/run"), [HERE], lease_s=9, ledger=ledger, fleet=agents).arm()
+        Injection(IoErrors("/run"), [HOST], lease_s=9, ledger=ledger, fleet=agents).arm()
     with pytest.raises(Unsupported, match="on no device-mapper device, such as LVM makes"):
-        Injection(IoDelay("/run", read_ms=5), [HERE], lease_s=9, ledger=ledger, fleet=agents).arm()
+        Injection(IoDelay("/run", read_ms=5), [HOST], lease_s=9, ledger=ledger, fleet=agents).arm()
     number = run("dmsetup", "info", NAME, "--columns", "--noheadings", "-o", "minor")
     device = os.open(f"/dev/dm-{number}", os.O_RDONLY)
     fcntl.flock(device, fcntl.LOCK_EX)  # as an agent of another host does that shares the device
     with pytest.raises(NotApplied, match="another agent has its device already: name one"):
-        Injection(IoDelay(str(disk), 5), [HERE], lease_s=9, ledger=ledger, fleet=agents).arm()
+        Injection(IoDelay(str(disk), 5), [HOST], lease_s=9, ledger=ledger, fleet=agents).arm()
     os.close(device)
     here = Volume("/x", "/x", "/dev/mapper/x", "ext4", "253:0", "")
     with pytest.raises(CannotDo, match="a part of kind crypt, and only linear ones"):

@@ -24,6 +24,7 @@ from aftershock.inventory import Node
 from aftershock.ledger import Ledger
 from tests.agent.wires import FAMILIES, World, inside, talk
 
+HOST = Node("here", "none", ("127.0.0.1",), devices=())
 _TIMESTAMP = 35  # SO_TIMESTAMPNS: when the kernel had it, however late we look
 _REPETITION_S = 0.03  # it comes right behind
 _NO_CHECKSUM = 11  # SO_NO_CHECK: what was damaged arrives all the same
@@ -148,7 +149,7 @@ def pings(source: Node, target: Node, count: int = 5, family: int = 4) -> list[f
     address = target.addresses[0 if family == 4 else 1]
     tool = ["ping"] if shutil.which("ping") else ["busybox", "ping"]
     words = [*tool, f"-{family}", "-c", str(count), "-i", "0.05", "-w", "5", "-W", "1", address]
-    said = _run(*_enter(source), *words, check=False)
+    said = run(*_enter(source), *words, check=False)
     return [float(found) for found in re.findall(r"time=([\d.]+)", said)]
 
 
@@ -191,12 +192,12 @@ def _take(server: socket.socket, within_s: float) -> int:
 
 def tc(node: Node, *words: str) -> str:
     """Run tc where a node is."""
-    return _run(*_enter(node), "tc", *words)
+    return run(*_enter(node), "tc", *words)
 
 
 def ip(node: Node, *words: str) -> str:
     """Run ip where a node is."""
-    return _run(*_enter(node), "ip", *words)
+    return run(*_enter(node), "ip", *words)
 
 
 def look(node: Node) -> list[str]:
@@ -211,7 +212,7 @@ def look(node: Node) -> list[str]:
         asked.append(f"class show dev {device}")
         asked += [f"filter show dev {device} {at}" for at in ("root", "ingress", "egress")]
     batch = [*_enter(node), "tc", "-force", "-batch", "-"]  # a device may go meanwhile
-    shown = _run(*batch, check=False, text="\n".join(asked))
+    shown = run(*batch, check=False, text="\n".join(asked))
     shown = re.sub(r"class (fq_codel|sfq) .*| *\((rule hit|success).*?\)", "", shown)
     return links + [line for line in shown.splitlines() if line]
 
@@ -220,10 +221,11 @@ def _enter(node: Node) -> list[str]:
     return ["nsenter", f"--net={node.netns}", "--"]
 
 
-def _run(*words: str, check: bool = True, text: str = "") -> str:
+def run(*words: str, check: bool = True, text: str = "") -> str:
+    """What a command prints, with `text` as its input."""
     done = subprocess.run(words, check=False, input=text, capture_output=True, text=True)
-    assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
-    return done.stdout
+    assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
 
 
 def to(*nodes: Node, **options: Any) -> Traffic:

@@ -19,7 +19,7 @@ from .classifier import check_options
 from .containers import text
 from .copying import Tree
 from .errors import AgentError, CannotDo, Invalid, NotUndone, Over
-from .mounts import FLAGS, Mount, detached, mounts, put, take_off
+from .mounts import FLAGS, Mount, detached, mounts, on_top, put, take_off
 from .openfiles import holders, writers
 from .programs import host_program
 from .volumes import Volume, find, hidden_by, room
@@ -154,7 +154,8 @@ class Cover:
         size = os.lseek(device, 0, os.SEEK_END) // 512
         table = f"0 {size} linear {path} 0"
         mapper.dmsetup("create", self._name, "--readonly", *_ALONE, table=table)
-        flags = [flag for flag in _on_top(self._path).options if flag in FLAGS]
+        over = on_top(self._path)
+        flags = [flag for flag in (over.options if over else ()) if flag in FLAGS]
         minor = mapper.dmsetup("info", self._name, "--columns", "--noheadings", "-o", "minor")
         mount = self._keep(detached(f"/dev/dm-{minor}", "ext4", flags))
         _let_go(self._name)
@@ -260,12 +261,6 @@ def reads_of(device: int) -> int:
     except OSError:
         return 0
     return int(words[0]) + int(words[8])
-
-
-def _on_top(path: str) -> Mount:
-    """The mount that a directory is on."""
-    over = [one for one in mounts() if f"{path}/".startswith(f"{one.path.rstrip('/')}/")]
-    return sorted(over, key=lambda one: len(one.path))[-1]  # of several at a path the last
 
 
 def _table(name: str, target: str, more: str = "") -> str:

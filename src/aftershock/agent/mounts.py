@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import re
-from typing import List, NamedTuple, Sequence, Union
+from typing import List, NamedTuple, Optional, Sequence, Union
 
 from .containers import text
 from .errors import AgentError, CannotDo, NotUndone
@@ -33,6 +33,8 @@ class Mount(NamedTuple):
     device: str
     path: str
     options: Sequence[str]
+    kind: str
+    source: str
 
 
 def mounts(process: str = "self") -> List[Mount]:
@@ -41,8 +43,24 @@ def mounts(process: str = "self") -> List[Mount]:
 
 
 def _mount(words: List[str]) -> Mount:
-    path = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), words[4])
-    return Mount(int(words[0]), int(words[1]), words[2], path, words[5].split(","))
+    kind, source = words[words.index("-") + 1 :][:2]
+    number, below, options = int(words[0]), int(words[1]), words[5].split(",")
+    return Mount(number, below, words[2], unescaped(words[4]), options, kind, unescaped(source))
+
+
+def unescaped(text: str) -> str:
+    """A path as it is, out of one of the kernel's lists."""
+    return re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def on_top(path: str, process: str = "self") -> Optional[Mount]:
+    """The mount that a path is on, as a process sees it; of several at one place the last."""
+    best: Optional[Mount] = None
+    for one in mounts(process):
+        inside = f"{path}/".startswith(f"{one.path.rstrip('/')}/")
+        if inside and (best is None or len(one.path) >= len(best.path)):
+            best = one
+    return best
 
 
 def detached(source: str, kind: str, flags: Sequence[str]) -> int:

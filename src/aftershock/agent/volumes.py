@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple
 
 from .errors import Invalid
+from .mounts import on_top, unescaped
 
 # What writes here is needed to heal: the journal, the runtime, ourselves.
 _HOSTS_OWN = ("/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/tmp")
@@ -69,27 +69,11 @@ def _here(path: str) -> Path:
 def _volume(path: str, here: str) -> Volume:
     root = os.environ.get("AFTERSHOCK_HOST_ROOT", "")
     real = here[len(root) :] or "/"
-    table = "/proc/1/mountinfo" if root else "/proc/self/mountinfo"
-    best: Optional[List[str]] = None
-    for line in Path(table).read_text(encoding="utf-8", errors="replace").splitlines():
-        words = line.split()
-        mount = _unescaped(words[4])
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
-        if inside and (
-            best is None or len(mount) >= len(_unescaped(best[4]))
-        ):  # the last is on top
-            best = words
+    best = on_top(real, "1" if root else "self")
     if best is None:
         raise Invalid(f"path {path}: no file system is mounted there")
-    kind, source = best[best.index("-") + 1 :][:2]
-    source = _unescaped(source)
-    return Volume(
-        here, _unescaped(best[4]), source, kind, _block_device(best[2], source), _needed(here, root)
-    )
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), text)
+    device = _block_device(best.device, best.source)
+    return Volume(here, best.path, best.source, best.kind, device, _needed(here, root))
 
 
 def _block_device(number: str, source: str) -> str:
@@ -164,7 +148,7 @@ def _is_within(path: str, folder: str) -> bool:
 
 def _swaps() -> List[str]:
     lines = Path("/proc/swaps").read_text(encoding="utf-8").splitlines()[1:]
-    return [_unescaped(line.split()[0]) for line in lines]
+    return [unescaped(line.split()[0]) for line in lines]
 
 
 def _there(folder: str) -> str:
