@@ -45,6 +45,7 @@ def returned(
     The fields of a Recovery that follow from it.
     """
     moments: dict[str, Moment] = {}
+    last_bad: dict[str, float] = {}
     begins: list[Moment] = []
     per_source: dict[str, dict[str, Any]] = {}
     start = run.block if run.again and run.block is not None else since
@@ -57,6 +58,7 @@ def returned(
         outage = locate(seen, steady, start, run.end)
         coarse = TICK_S / 2 if source == LOAD else 0.0  # the load's outcomes stand in ticks
         moments[source] = Moment(outage.ended.at, outage.ended.error + coarse)
+        last_bad[source] = max(t for t, bad in zip(seen.times, seen.bad, strict=True) if bad)
         begins.append(outage.began)
         counts["rto_s"] = round(outage.ended.at - since, 4)
         counts["error_s"] = round(moments[source].error, 4)
@@ -68,13 +70,17 @@ def returned(
         finest = _resolution(timeline, start, run.end)
         held = round(run.end - since, 3)
         return {"rto_s": 0.0, "error_s": finest, "undisturbed": True, "held_s": held, **common}
-    return {**_decided(moments, begins, since, run.end), **common}
+    return {**_decided(moments, last_bad, begins, since, run.end), **common}
 
 
 def _decided(
-    moments: Mapping[str, Moment], begins: Sequence[Moment], since: float, end: float
+    moments: Mapping[str, Moment],
+    last_bad: Mapping[str, float],
+    begins: Sequence[Moment],
+    since: float,
+    end: float,
 ) -> dict[str, Any]:
-    source, moment = _latest(moments)
+    source, moment = _latest(moments, last_bad)
     low, high = max(moment.low - since, 0.0), max(moment.high - since, 0.0)
     first = min(begins, key=lambda m: m.at, default=None)
     return {
@@ -100,13 +106,17 @@ def _no_earlier_than(
     return dict(moments)
 
 
-def _latest(moments: Mapping[str, Moment]) -> tuple[str, Moment]:
+def _latest(moments: Mapping[str, Moment], last_bad: Mapping[str, float]) -> tuple[str, Moment]:
     """The source that was back last.
 
     Those that agree with it within their errors saw the same moment; the sharpest of them tells it.
+    A source has seen nothing of what came after its last bad request: who asks rarely, and asked
+    just before the end, doesn't contradict one that saw it.
     """
-    last = max(moments.values(), key=lambda moment: moment.at)
-    agreeing = {name: m for name, m in moments.items() if m.high >= last.low and m.at <= last.high}
+    slowest = max(moments, key=lambda name: moments[name].at)
+    last = moments[slowest]
+    since = min(last.low, last_bad.get(slowest, last.low))
+    agreeing = {name: m for name, m in moments.items() if m.high >= since and m.at <= last.high}
     name = min(agreeing, key=lambda name: agreeing[name].error)
     return name, agreeing[name]
 
