@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from aftershock.ledger import Ledger
 from tests.agent.disks import volume
 from tests.agent.wires import wait_for
 
-from .worlds import HOST, run
+from .worlds import HOST, run, undisturbed
 
 pytestmark = pytest.mark.root
 one_kernel = pytest.mark.one_kernel
@@ -140,6 +140,29 @@ for line in sys.stdin:
         self.process.stdout.close()
 
 
+Opens = Callable[..., Reader]
+
+
+@pytest.fixture
+def opens() -> Iterator[Opens]:
+    """Readers, ended after the test, however it ended."""
+    with ExitStack() as made:
+        yield lambda *words: made.enter_context(closing(Reader(*words)))
+
+
+@pytest.fixture
+def injects(agents: Fleet, ledger: Ledger) -> Iterator[Callable[[FileDelay], Injection]]:
+    """Injections, reverted after the test, however it ended."""
+    with ExitStack() as made:
+
+        def make(what: FileDelay) -> Injection:
+            one = Injection(what, [HOST], lease_s=120, ledger=ledger, fleet=agents)
+            made.callback(one.revert)
+            return one
+
+        yield make
+
+
 def dd_ms(file: Path, block: int = 1) -> float:
     """How long `dd` says that it took to read one block of a file that it opened."""
     words = f"dd if={file} of=/dev/null bs=4k count=1 skip={block} iflag=direct"
@@ -148,16 +171,16 @@ def dd_ms(file: Path, block: int = 1) -> float:
 
 
 def test_who_opens_a_file_waits_and_who_had_it_open_does_not(
-    agents: Fleet, ledger: Ledger, weights: Path
+    injects: Callable[[FileDelay], Injection], opens: Opens, weights: Path
 ) -> None:
     file = weights / "file"
-    before, had = content(weights), Reader(file)
-    injection = Injection(fault(weights), [HOST], lease_s=120, ledger=ledger, fleet=agents)
+    before, had = content(weights), opens(file)
+    injection = injects(fault(weights))
     injection.arm()
     assert dd_ms(file) < READ_MS / 2, "armed, yet nothing is felt"
     injection.fire()
-    opened = Reader(file)
-    during = [dd_ms(file, block) for block in (7, 8)] + [opened.read_ms(9)]
+    opened = opens(file)
+    during = undisturbed(lambda: [dd_ms(file, 7), dd_ms(file, 8), opened.read_ms(9)])
     assert all(READ_MS - 10 <= ms <= READ_MS + 60 for ms in during), during
     assert had.read_ms(3) < READ_MS / 2
     assert injection.observe(within_s=60)["bit"] is True, injection.evidence
@@ -173,7 +196,6 @@ def test_who_opens_a_file_waits_and_who_had_it_open_does_not(
     assert f"process {opened.process.pid} (" in held and str(had.process.pid) not in held
     opened.close()
     assert wait_for(lambda: "aftershock-files" not in run("dmsetup", "ls"), 10)
-    had.close()
 
 
 @one_kernel
@@ -205,20 +227,18 @@ def test_where_nobody_read_the_run_is_told_so(agents: Fleet, ledger: Ledger, wei
 
 @one_kernel
 def test_a_process_in_mounts_of_its_own_is_told_where_it_has_the_copy(
-    agents: Fleet, ledger: Ledger, weights: Path
+    agents: Fleet, ledger: Ledger, opens: Opens, weights: Path
 ) -> None:
     """As a container: begun before, it reads the original; begun meanwhile, it has the copy."""
     alone = ("unshare", "--mount", "--propagation", "private")
-    earlier = Reader(weights / "layers" / "first", *alone)
+    earlier = opens(weights / "layers" / "first", *alone)
     with injected(fault(weights), agents, ledger) as injection:
         assert earlier.read_ms() < READ_MS / 2
-        later = Reader(weights / "file", *alone)
+        later = opens(weights / "file", *alone)
         assert later.read_ms(5) >= READ_MS - 10
     assert later.read_ms(6) < READ_MS / 2
     told = str(injection.to_dict()["evidence"])
     assert f"process {later.process.pid} (" in told and str(earlier.process.pid) not in told
-    for one in (earlier, later):
-        one.close()
 
 
 @one_kernel
@@ -248,12 +268,12 @@ def test_the_deadline_ends_it_where_the_agent_is_stopped(ledger: Ledger, weights
 
 @one_kernel
 @pytest.mark.parametrize("state", ["armed", "fired"])
-def test_recover_heals_what_everybody_left(weights: Path, state: str) -> None:
+def test_recover_heals_what_everybody_left(opens: Opens, weights: Path, state: str) -> None:
     words = [sys.executable, "-m", "tests.kernel.abandoned", str(weights), str(READ_MS), state]
     assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
     recover = (str(Path(sys.executable).with_name("aftershock")), "recover")
     if state == "fired":
-        reader = Reader(weights / "file")
+        reader = opens(weights / "file")
         assert dd_ms(weights / "file") >= READ_MS - 10, "nobody healed"
         others = f"nothing is left but what others have: process {reader.process.pid} ("
         assert others in run(*recover)
@@ -267,15 +287,15 @@ def test_recover_heals_what_everybody_left(weights: Path, state: str) -> None:
 
 @one_kernel
 def test_who_hears_of_the_hosts_mounts_hears_of_both(
-    agents: Fleet, ledger: Ledger, weights: Path
+    agents: Fleet, ledger: Ledger, opens: Opens, weights: Path
 ) -> None:
     """As a container whose volume has HostToContainer."""
     run("mount", "--make-shared", str(weights.parent))
-    inside = Reader(weights / "file", "unshare", "--mount", "--propagation", "slave")
+    inside = opens(weights / "file", "unshare", "--mount", "--propagation", "slave")
     into = ("nsenter", "--mount", "--target", str(inside.process.pid))
     try:
         with injected(fault(weights), agents, ledger):
-            later = Reader(weights / "file", *into)
+            later = opens(weights / "file", *into)
             assert later.read_ms(5) >= READ_MS - 10 and inside.read_ms(5) < READ_MS / 2
             later.close()
         assert "aftershock-files" not in run(*into, "cat", "/proc/self/mountinfo")
@@ -285,12 +305,14 @@ def test_who_hears_of_the_hosts_mounts_hears_of_both(
 
 
 @one_kernel
-def test_a_directory_is_covered_once(agents: Fleet, ledger: Ledger, weights: Path) -> None:
+def test_a_directory_is_covered_once(
+    injects: Callable[[FileDelay], Injection], weights: Path
+) -> None:
     def refused(what: FileDelay, said: str) -> None:
         with pytest.raises((InvalidInput, NotApplied), match=said):
-            Injection(what, [HOST], lease_s=99, ledger=ledger, fleet=agents).arm()
+            injects(what).arm()
 
-    armed = Injection(fault(weights), [HOST], lease_s=99, ledger=ledger, fleet=agents)
+    armed = injects(fault(weights))
     armed.arm()
     refused(fault(weights), "another fault of ours is about to cover it: heal that first")
     armed.fire()

@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import inf
 from operator import itemgetter
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aftershock.faults.base import Fault
 from aftershock.faults.traffic import Traffic, networks
@@ -24,6 +24,7 @@ from aftershock.inventory import Node
 from aftershock.ledger import Ledger
 from tests.agent.wires import FAMILIES, World, inside, talk
 
+T = TypeVar("T")
 HOST = Node("here", "none", ("127.0.0.1",), devices=())
 _TIMESTAMP = 35  # SO_TIMESTAMPNS: when the kernel had it, however late we look
 _REPETITION_S = 0.03  # it comes right behind
@@ -73,15 +74,22 @@ def flow(
     size: int = 900,
     takes: int = _TAKES,
 ) -> Flow:
-    """Send so many, one every `gap_s`; wait up to `wait_s` for the last, and for its repetition.
+    """Send so many, one every `gap_s`; wait up to `wait_s` for the last, and for its repetition."""
+    return undisturbed(
+        lambda: _flow(source, target, count, family, gap_s, wait_s, checked, size), takes
+    )
 
-    A clock of its own tells whether the machine stood still meanwhile: then it is done again, up to
-    `takes` times, and the one that was disturbed the least counts.
+
+def undisturbed(measure: Callable[[], T], takes: int = _TAKES) -> T:
+    """What is measured while the machine doesn't stand still, which a clock of its own tells.
+
+    If it does, it is done again, up to `takes` times, and the one that was disturbed the least
+    counts.
     """
-    done: list[tuple[float, Flow]] = []
+    done: list[tuple[float, T]] = []
     while len(done) < takes and min((still for still, _ in done), default=inf) > _STILL_MS:
         with standstill() as longest:
-            one = _flow(source, target, count, family, gap_s, wait_s, checked, size)
+            one = measure()
         done.append((longest(), one))
     return min(done, key=itemgetter(0))[1]
 
