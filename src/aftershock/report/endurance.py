@@ -14,7 +14,12 @@ from aftershock.report.tables import table
 from aftershock.slo.drift import Points
 from aftershock.slo.enduring import watched
 
-_SIGNS = {"none": ("yes", "✓"), "drift": ("no", "✗"), "unsure": ("unknown", "–")}
+_SIGNS = {
+    "none": ("yes", "✓"),
+    "settled": ("yes", "✓"),
+    "drift": ("no", "✗"),
+    "unsure": ("unknown", "–"),
+}
 _WIDEST = 4.0  # times what is allowed: a wider interval ends at the edge
 _GAP = 3.0  # times as far apart as points usually are: nothing was measured there
 _WIDTH, _HEIGHT = 100.0, 20.0
@@ -64,14 +69,16 @@ def _drift(record: Record, told: Mapping[str, Any]) -> str:
     reach = min(reach, _WIDEST * allowed)
     rows = []
     for one, cells in zip(found, soak.drift(told), strict=True):
-        name, level, rise, interval, said = map(escape, cells)
+        name, level, rise, interval, later, said = map(escape, cells)
         kind, sign = _SIGNS.get(one["word"], _SIGNS["unsure"])
-        span = (one["low"], one["percent_per_h"], one["high"])
+        deciding = one["later"] if one["word"] == "settled" else one
+        span = (deciding["low"], deciding["percent_per_h"], deciding["high"])
         drawn = _bar(span, (-reach, reach), allowed, kind)
         so = f'<span class="{kind}"><i>{sign}</i> {said}</span>'
         curve = _curve(series.get(one["name"], ()))
-        rows.append([f"<b>{name}</b>", drawn, so, rise, interval, level, curve])
-    heads = ["Figure", f"Allowed {allowed:g} %", "", "An hour", "Interval", "Typically", "Measured"]
+        rows.append([f"<b>{name}</b>", drawn, so, rise, interval, later, level, curve])
+    figure, level, rise, interval, later, _ = soak.drift_heads(told)
+    heads = [figure, f"Allowed {allowed:g} %", "", rise, interval, later, level, "Measured"]
     return table(heads, rows, "bars")
 
 

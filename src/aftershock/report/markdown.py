@@ -56,7 +56,7 @@ def _soak(document: Mapping[str, Any]) -> Iterator[str]:
     told = document.get("soak") or {}
     if told:
         yield from _part("After each fault", soak.FAULTS, soak.faults(told))
-        yield from _part("In between", soak.DRIFT, soak.drift(told))
+        yield from _part("In between", soak.drift_heads(told), soak.drift(told))
 
 
 def _faults(document: Mapping[str, Any]) -> Iterator[str]:

@@ -11,8 +11,12 @@ from aftershock.slo.enduring import percent, trend_said
 from aftershock.slo.recovery import BACK
 
 FAULTS = ("After", "Fault", "Service back", "Fail-back")
-DRIFT = ("Figure", "Typically", "An hour", "Interval", "So")
-SAID = {"none": "no drift", "drift": "drifts", "unsure": "can't tell yet"}
+SAID = {
+    "none": "no drift",
+    "settled": "settled",
+    "drift": "drifts",
+    "unsure": "can't tell yet",
+}
 _UNITS = {"p50": "ms", "p99": "ms", "GPU": "%", "memory": "bytes"}
 
 
@@ -42,13 +46,22 @@ def faults(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield clock(one["at_s"]), where, _span(one, "rto"), _span(one, "failback")
 
 
-def drift(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+def drift_heads(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the columns of `drift`; all intervals are right with the same confidence."""
+    sure = {f" ({100 * one['confidence']:.3g} %)" for one in told.get("drift") or ()}
+    return "Figure", "Typically", "An hour", f"Interval{''.join(sure)}", "Later half", "So"
+
+
+def drift(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str, str]]:
     """A row for each figure that was watched: its level, its rise in an hour, and what of it."""
     for one in told.get("drift") or ():
-        sure = f"{100 * one['confidence']:.3g} %"
-        interval = f"{percent(one['low'])} to {percent(one['high'])} ({sure})"
-        rise = percent(one["percent_per_h"])
-        yield name(one), level(one), rise, interval, SAID.get(one["word"], one["word"])
+        later = _between(one["later"]) if "later" in one else ""
+        rise, said = percent(one["percent_per_h"]), SAID.get(one["word"], one["word"])
+        yield name(one), level(one), rise, _between(one), later, said
+
+
+def _between(rise: Mapping[str, Any]) -> str:
+    return f"{percent(rise['low'])} to {percent(rise['high'])}"
 
 
 def name(one: Mapping[str, Any]) -> str:

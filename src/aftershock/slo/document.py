@@ -55,8 +55,9 @@ FIELDS = {
     ", collapse_rps, capacity_rps and capacity_error_rps (good answers), saturated, not_seen, "
     "shedding_rps, generator_ended_rps, at_least_rps, steps; empty where it was not",
     "soak": "of a load that was held: lasts_s, planned, rounds (each fault's at_s, fault, zone, "
-    "rto_s, failback_s, …), drift (list of name, percent_per_h, low, high, confidence, points, "
-    "hours, level and word: none, drift, unsure), most_drift_percent_per_h; empty where it was not",
+    "rto_s, failback_s, …), drift (list of name, percent_per_h, low, high, the same three of the "
+    "later half, confidence, points, hours, level and word: none, settled, drift, unsure), "
+    "most_drift_percent_per_h; empty where it was not",
     "quality": "golden prompts: before, during, after {answers, bad, questions (those with a known "
     "answer), right (of these), kinds, by_replica, by_family}, exact, prompts, unanswered, dropped "
     "and unmeasured (sentences), worst; empty if not asked",

@@ -86,12 +86,16 @@ def misbehaved(soak: Soak) -> Found:
 
 
 def trend_said(one: Mapping[str, Any]) -> str:
-    """A trend with its interval."""
-    low, high = (percent(one[side]) for side in ("low", "high"))
-    return (
-        f"{one['name']} rises by {percent(one['percent_per_h'])} an hour "
-        f"({low} to {high}, {100 * one['confidence']:.3g} %)"
-    )
+    """A trend with its interval, and how it went on where that decides."""
+    sure = f", {100 * one['confidence']:.3g} %"
+    said = f"{one['name']} rises by {_rise_said(one, sure)}"
+    later = one.get("later")
+    return f"{said}, in the later half by {_rise_said(later)}" if later else said
+
+
+def _rise_said(rise: Mapping[str, Any], sure: str = "") -> str:
+    low, high = (percent(rise[side]) for side in ("low", "high"))
+    return f"{percent(rise['percent_per_h'])} an hour ({low} to {high}{sure})"
 
 
 def percent(value: float) -> str:
