@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,16 @@ def test_a_stop_string_ends_the_answer_before_it() -> None:
     cut = answer("p", Sampling(max_tokens=50, ignore_eos=True, stop=(stop,)))
     assert cut.text(0, 50) == text[: text.index(stop)]
     assert cut.finish_reason == "stop"
+
+
+def test_answers_leave_nothing_in_memory() -> None:
+    """A soak of the lab watches its servers' memory; the interpreter's free lists count, too."""
+    gc.collect()
+    answer("warm", Sampling(max_tokens=8, ignore_eos=True))
+    before = sys.getallocatedblocks()
+    for number in range(1500):
+        answer(f"prompt {number}", Sampling(max_tokens=4 + number % 13, ignore_eos=True))
+    assert sys.getallocatedblocks() - before < 150
 
 
 def test_tokens_are_counted_by_bytes() -> None:

@@ -65,7 +65,9 @@ def answer(prompt: str, sampling: Sampling) -> Answer:
     words = rng.choices(VOCABULARY, k=length)
     if known := _known(prompt):
         words[0] = known
-    tokens = tuple(f" {word}" for word in words)
+    # Made from a generator, each would be left to a free list of the interpreter's when it goes: up
+    # to 2,000 a length, which takes hours of load to fill and looks like a leak.
+    tokens = tuple([f" {word}" for word in words])
     return _stopped(tokens, sampling) or Answer(tokens, reason)
 
 
