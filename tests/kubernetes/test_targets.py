@@ -198,6 +198,7 @@ def test_a_right_that_is_missing_is_named(site: Site, inventory: Write) -> None:
     kill = action("kill_pods", count=1)
     said = refusal(inventory(**told), kill, kind=NotPermitted)
     assert f"does not let us delete pods in namespace {site.namespace}: grant it" in said
+    assert said.endswith("or name another context or namespace"), "which may be misspelt"
     blind = {"kubeconfig": str(site.somebody(roles[:1]))}
     assert "list nodes" in refusal(inventory(**blind), kill, kind=NotPermitted)
 

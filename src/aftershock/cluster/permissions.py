@@ -44,9 +44,11 @@ def missing(cluster: Cluster, wanted: Iterable[Permission]) -> list[Permission]:
 def require(cluster: Cluster, wanted: Iterable[Permission]) -> None:
     """`NotPermitted` names each permission that is missing."""
     if lacking := missing(cluster, wanted):
+        # Who may not ask for namespaces is told of missing rights where there is none of that name.
+        other = "context or namespace" if any(one.namespace for one in lacking) else "context"
         raise NotPermitted(
             f"{cluster.access.place} does not let us {'; '.join(map(str, lacking))}: grant it "
-            "(deploy/rbac-pods.yaml, deploy/rbac-nodes.yaml), or name another context"
+            f"(deploy/rbac-pods.yaml, deploy/rbac-nodes.yaml), or name another {other}"
         )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 SHOWN = 6
 STAGES = ("deleted", "scheduled", "started", "ready")
-HEADS = ("Replica", "Came for", "Where", *(f"{one.capitalize()}, s" for one in STAGES))
+_SHOWN_AS = ("lost", *STAGES[1:])  # some were only unready for a while
+HEADS = ("Replica", "Came for", "Where", *(f"{one.capitalize()}, s" for one in _SHOWN_AS))
 _ROW = "  {:<34}" + "{:>10}" * len(STAGES)
 
 Row = Mapping[str, Any]
@@ -19,7 +20,7 @@ def lines(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     chosen = slowest(rows)
-    table = [_ROW.format("replica, s after the fault", *STAGES)]
+    table = [_ROW.format("replica, s after the fault", *_SHOWN_AS)]
     for row in chosen[:SHOWN]:
         table.append(_ROW.format(_short(_name(row), 33), *(_moment(row, one) for one in STAGES)))
         if row["waits_for"]:
