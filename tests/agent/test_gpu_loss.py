@@ -1,9 +1,11 @@
 """CUDA calls that fail in a process, and an Xid that monitoring shows; each is half a lost GPU."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,28 @@ def test_the_agents_death_and_the_deadline_end_it(
         assert time.monotonic() - began < 60
         os.kill(agent, signal.SIGCONT)
         stopped.revert()
+
+
+def test_a_dcgmi_that_is_under_way_ends_with_its_agent(
+    cards: Cards, lose: Any, fleet: Fleet, tmp_path: Path
+) -> None:
+    """Else it may tell of the Xid after the watcher told of none, and nobody takes that back."""
+    under_way, slow = tmp_path / "under-way", tmp_path / "bin" / "dcgmi"
+    real = shutil.which("dcgmi", path=cards.env["PATH"])
+    slow.parent.mkdir()
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in *"-v 79") echo >> {under_way}; sleep 2;; esac\nexec {real} "$@"\n'
+    )
+    slow.chmod(0o755)
+    env = {**cards.env, "PATH": f"{slow.parent}:{cards.env['PATH']}"}
+    node = replace(cards.node, env=env)
+    injection = lose(GpuLoss(("0",), xid=79), node=node)
+    under_way.unlink()
+    assert wait_for(under_way.exists, 10), "it is told again"
+    os.kill(fleet.fresh(node).pid, signal.SIGKILL)
+    time.sleep(3)
+    assert shown(cards) == 0
+    injection.revert()
 
 
 def test_refusals(cards: Cards, lose: Any) -> None:

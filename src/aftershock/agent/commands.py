@@ -10,38 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from .classifier import check_options
 from .errors import AgentError, Invalid, NotUndone
+from .programs import at_home, ends_with_us
 
 _OPTIONS = ("apply", "undo", "check", "timeout_s")
 _LONGEST_S = 600.0
 _LAST_WORDS = 500
-_BOUND = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the agent is gone")
-try:
-    os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    sys.exit(f"{error.strerror}: {sys.argv[2]}")
-"""
-
-AT_HOME = """
-import ctypes, os, sys
-host = os.open("/proc/1/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-if ctypes.CDLL(None, use_errno=True).setns(host, 0x20000):
-    sys.exit(f"going to the host's files: {os.strerror(ctypes.get_errno())}")
-os.chdir("/")
-try:
-    os.execvp(sys.argv[1], sys.argv[1:])
-except OSError as error:
-    sys.exit(f"{error.strerror}: {sys.argv[1]}")
-"""
 
 
 class Outcome(NamedTuple):
@@ -156,7 +134,7 @@ def run(words: Sequence[str], timeout_s: float, bound: bool = False) -> Outcome:
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                [*(_bound() if bound else ()), *_at_home(), *words],
+                [*(ends_with_us() if bound else ()), *at_home(), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -174,18 +152,6 @@ def run(words: Sequence[str], timeout_s: float, bound: bool = False) -> Outcome:
         output.seek(max(0, size - _LAST_WORDS))
         said = output.read().decode(errors="replace").strip()
     return Outcome(status, said.splitlines()[-1] if said else "")
-
-
-def _at_home() -> List[str]:
-    """What lets a command find the host's programs, where the agent has an image's."""
-    if not os.environ.get("AFTERSHOCK_HOST_ROOT"):
-        return []
-    return [sys.executable, "-I", "-S", "-c", AT_HOME]
-
-
-def _bound() -> List[str]:
-    """What makes the command that follows end with this process (and the thread that began it)."""
-    return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid())]
 
 
 def _check_words(name: str, words: Any) -> None:

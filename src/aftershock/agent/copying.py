@@ -18,7 +18,7 @@ from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
 
 from .errors import AgentError, CannotDo, Invalid
 from .filling import open_nameless
-from .programs import host_program
+from .programs import ends_with_us, host_program
 
 PACKAGE = "e2fsprogs"
 _BLOCK = 4096
@@ -130,7 +130,7 @@ def _finish(file: int, folder: str, tree: Tree) -> None:
 def _run(file: int, program: str, words: List[str], told: str = "") -> None:
     try:
         done = subprocess.run(
-            [*host_program(program, PACKAGE), *words],
+            [*ends_with_us(), *host_program(program, PACKAGE), *words],
             input=told,
             capture_output=True,
             text=True,

@@ -133,7 +133,7 @@ class Cover:
         copying.check_same(self._path, self._tree, copying.survey(here, self.about["most"]))
         self._copy = os.fstat(mount)
         delay = _table(self._name, "delay", f" {self.about['read_ms']}")
-        mapper.dmsetup("reload", self._name, "--readonly", table=delay)
+        mapper.dmsetup("reload", self._name, "--readonly", table=delay, bound=True)
         return {"owned": [_line(self._path, self._name)], "undo": self.intent()}
 
     def _claim(self) -> None:
@@ -153,7 +153,7 @@ class Cover:
         self._keep(device)
         size = os.lseek(device, 0, os.SEEK_END) // 512
         table = f"0 {size} linear {path} 0"
-        mapper.dmsetup("create", self._name, "--readonly", *_ALONE, table=table)
+        mapper.dmsetup("create", self._name, "--readonly", *_ALONE, table=table, bound=True)
         over = on_top(self._path)
         flags = [flag for flag in (over.options if over else ()) if flag in FLAGS]
         minor = mapper.dmsetup("info", self._name, "--columns", "--noheadings", "-o", "minor")
@@ -172,7 +172,7 @@ class Cover:
         if (now.st_dev, now.st_ino) != (self._place.st_dev, self._place.st_ino):
             raise AgentError(f"cover: {self._path} is another directory than at the arming")
         _check_place(self._path)
-        mapper.dmsetup("resume", self._name, "--nolockfs", "--noudevrules")
+        mapper.dmsetup("resume", self._name, "--nolockfs", "--noudevrules", bound=True)
         self._reads_before = reads_of(self._copy.st_dev)
         self._on = True
         put(self._files[-1], self._path)

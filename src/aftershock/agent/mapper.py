@@ -7,18 +7,22 @@ import subprocess
 from typing import List
 
 from .errors import AgentError, CannotDo
-from .programs import host_program
+from .programs import ends_with_us, host_program
 
 _PACKAGES = {"dmsetup": "dmsetup", "modprobe": "kmod"}
 _ASK_S = 20.0
 
 
-def dmsetup(*words: str, table: str = "") -> str:
-    """What dmsetup says; AgentError with its first complaint where it fails."""
+def dmsetup(*words: str, table: str = "", bound: bool = False) -> str:
+    """What dmsetup says; AgentError with its first complaint where it fails.
+
+    `bound`: it ends with this process. Not for healing, which should need as little as it can.
+    """
     options = ["--noudevsync"] if words[0] == "resume" else []
+    before = ends_with_us() if bound else []
     try:
         done = subprocess.run(
-            [*host_program("dmsetup", "dmsetup"), *words, *options],
+            [*before, *host_program("dmsetup", "dmsetup"), *words, *options],
             input=table,
             capture_output=True,
             text=True,

@@ -22,7 +22,7 @@ from .classifier import check_options
 from .clock import boottime
 from .errors import AgentError, CannotDo, Invalid, NotUndone, Over
 from .filling import open_nameless
-from .programs import host_program
+from .programs import ends_with_us, host_program
 from .volumes import Volume, find, room
 
 SHAPE = ("pattern", "block", "depth", "jobs", "rate", "read_share", "direct", "engine")
@@ -84,7 +84,8 @@ def _refusal(volume: Volume, engine: str, options: Mapping[str, Any]) -> str:
     try:
         os.pwrite(file, b"\0" * options["block"], 0)
         small = {**options, "pattern": "read", "depth": 1, "jobs": 1, "rate": 0}
-        words = [*host_program(*_FIO), *_words(small, file, engine), f"--size={options['block']}"]
+        words = [*ends_with_us(), *host_program(*_FIO), *_words(small, file, engine)]
+        words.append(f"--size={options['block']}")
         done = subprocess.run(
             words,
             stdout=subprocess.PIPE,

@@ -126,7 +126,7 @@ class Remap:
     def attach(self) -> Dict[str, Any]:
         """Our table waits beside the other; nothing is felt."""
         self._claim()
-        dmsetup("reload", self._swap.name, table=self._swap.ours)
+        dmsetup("reload", self._swap.name, table=self._swap.ours, bound=True)
         return {"owned": [], "undo": self.intent()}
 
     def _claim(self) -> None:
@@ -145,7 +145,7 @@ class Remap:
     def fire(self, until: float) -> None:
         """Swap it in."""
         self._on = True
-        dmsetup("resume", self._swap.name)
+        dmsetup("resume", self._swap.name, bound=True)
 
     def tick(self) -> None:
         """Nothing comes due."""

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 from . import cardstate, gpu, kernellog
 from .classifier import check_options
 from .errors import AgentError, Invalid
-from .programs import host_program
+from .programs import ends_with_us, host_program
 
 _OPTIONS = ("gpus", "xid", "kernel_log")
 INJECTED = "injected by Aftershock: nothing is wrong with the GPU"
@@ -65,7 +65,7 @@ class Xid:
     def tick(self) -> None:
         """Tell it again."""
         for index in self._indexes if self._on else ():
-            _tell(index, self._options["xid"])
+            _tell(index, self._options["xid"], bound=True)
 
     def shut(self) -> None:
         """Tell of none."""
@@ -109,12 +109,14 @@ def last_xids(indexes: Sequence[int]) -> Dict[int, int]:
     return found
 
 
-def _tell(index: int, xid: int) -> None:
-    _dcgmi("test", "--inject", "--gpuid", str(index), "-f", _FIELD, "-v", str(xid))
+def _tell(index: int, xid: int, bound: bool = False) -> None:
+    words = ["test", "--inject", "--gpuid", str(index), "-f", _FIELD, "-v", str(xid)]
+    _dcgmi(*words, bound=bound)
 
 
-def _dcgmi(*words: str) -> str:
-    command = [*host_program("dcgmi", "datacenter-gpu-manager"), *words]
+def _dcgmi(*words: str, bound: bool = False) -> str:
+    before = ends_with_us() if bound else []
+    command = [*before, *host_program("dcgmi", "datacenter-gpu-manager"), *words]
     pipes: Dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
         done = subprocess.run(command, check=False, timeout=_LONGEST_S, **pipes)
