@@ -10,6 +10,8 @@ a device that is down, since a kernel may come without gact.
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,11 +24,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from aftershock.agent import bpf
 from aftershock.faults.partition import Partition
 from aftershock.hosts.channel import AgentChannel
 from aftershock.hosts.fleet import Fleet
 from aftershock.injection import Injection
 from aftershock.inventory import Node
+from aftershock.lab.netns import entered
 from aftershock.ledger import Ledger
 from benchmarks import traffic
 from benchmarks.rows import middle_of, row, timed_ms
@@ -34,8 +38,11 @@ from benchmarks.rows import middle_of, row, timed_ms
 NAMESPACE = f"as-bench-{os.getpid()}"
 NEIGHBOUR = "10.99.0.2"
 TIMES = 7
+LIVES = 15  # an attaching takes three to five of the kernel's ticks
 BATCH, EACH = "tc -batch", "tc, a process each"
 _PYTHON = "python3 -c 'import pyroute2'"
+_BARE = "two empty TCX programs"
+_NEXT = bytes((0xB7, 0, 0, 0)) + struct.pack("<i", -1) + bytes((0x95, 0, 0, 0, 0, 0, 0, 0))
 
 
 def rows() -> list[dict[str, Any]]:
@@ -65,6 +72,7 @@ def _thousand(node: Node) -> list[dict[str, Any]]:
         row("partition_fire_1000", tcx["fire"], "ms", EACH, each),
         row("partition_arm_1000", tcx["arm"], "ms", BATCH, batch),
         row("partition_arm_1000", tcx["arm"], "ms", EACH, each),
+        row("partition_arm_1000", tcx["arm"], "ms", _BARE, middle_of(partial(_bare, node), LIVES)),
         row("partition_arm_1000_clsact", clsact["arm"], "ms", BATCH, batch),
         row("partition_armed_on_order_1000", tcx["ordered"], "ms", BATCH, batch),
     ]
@@ -128,12 +136,29 @@ def _life(node: Node, peers: list[str], hook: str) -> dict[str, float]:
     lives = []
     with _book() as (fleet, ledger):
         channel = fleet.channels([node])[node.name]
-        for _ in range(TIMES + 1):
+        for _ in range(LIVES + 1):
             injection = _cut(node, peers, fleet, ledger, hook)
             injection.check()
             lives.append({"ordered": timed_ms(injection.arm), **_fired(channel, injection.id)})
             injection.revert()
     return {name: median(life[name] for life in lives[1:]) for name in lives[0]}
+
+
+def _bare(node: Node) -> float:
+    """Programs that let everything pass, attached both ways: what the kernel itself takes for it.
+
+    Each attaching waits until no processor can still be in the list of programs before it (RCU).
+    """
+    assert node.netns
+    program = bpf.load(_NEXT, "as_bench")
+    links: list[int] = []
+    with entered(node.netns):
+        device = socket.if_nametoindex("as-b0")
+        ways = ("ingress", "egress")
+        took = timed_ms(lambda: links.extend(bpf.link(program, device, way) for way in ways))
+    for file in (*links, program):
+        os.close(file)
+    return took
 
 
 def _fired(channel: AgentChannel, injection: str) -> dict[str, float]:
