@@ -51,6 +51,23 @@ def test_sigkill_of_the_agent_without_tcx_is_healed_by_the_watcher(
     assert part["ordered"] is False and part["ended_by"] == "watcher"
 
 
+def test_a_filter_bites_no_more_once_agent_and_watcher_are_killed(
+    wires: World, inject: Inject, fleet: Fleet
+) -> None:
+    """It stays, since nobody is left to take it off; what it does ends with the agent."""
+    injection = inject(hook="clsact")
+    channel = fleet.fresh(wires["a"])
+    watcher = channel.ask("record", injection=injection.id)["watcher"]["pid"]
+    os.kill(watcher, signal.SIGKILL)
+    assert lost(wires["w"], wires["a"]), "the watcher alone takes nothing along"
+    agent = channel.pid
+    assert back_after(wires["w"], wires["a"], lambda: os.kill(agent, signal.SIGKILL), 5.0) < 1.0
+    assert "clsact" in wires.tc("a", "qdisc", "show", "dev", "eth0")
+    part = ended(injection)
+    assert part["ended_by"] == "the agent's death" and part["ordered"] is False
+    assert "clsact" not in wires.tc("a", "qdisc", "show", "dev", "eth0")
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_heals(

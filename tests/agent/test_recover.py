@@ -92,9 +92,9 @@ def test_recover_heals_what_lost_agent_and_watcher(wires: World, start: Start, s
     for number in (process.pid, record["watcher"]["pid"], *agents):
         os.kill(number, signal.SIGKILL)
     process.wait()
-    assert lost(wires["w"], wires["a"])
+    assert wait_for(lambda: arrives(wires["w"], wires["a"])), "the kernel ended what the filter did"
+    assert "clsact" in wires.tc("a", "qdisc", "show", "dev", "eth0")
     assert recover().healed
-    assert arrives(wires["w"], wires["a"])
     assert "clsact" not in wires.tc("a", "qdisc", "show", "dev", "eth0")
 
 

@@ -71,6 +71,7 @@ def _attached(hook: str) -> None:
         end = hook_for(hook, _LOOPBACK, ["ingress"], "trial")
         end.attach({"ingress": program})
         end.detach()
+        end.close()
     finally:
         os.close(program)
 

@@ -140,7 +140,8 @@ class Divert:
 
     def close(self) -> None:
         """Give up what is left in memory."""
-        self._hook.close()
+        for hook in (self._hook, *self._ends):
+            hook.close()
         for program in self._programs:
             os.close(program)
         if self._classifier:

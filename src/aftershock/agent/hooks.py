@@ -1,7 +1,8 @@
 """The two ways a program gets onto a device, and off it again.
 
 `Tcx` is held by the kernel: the link's last reference is ours, so even SIGKILL detaches it.
-`Clsact` outlives its process, which is why a detached watcher holds the undo beside the agent.
+`Clsact` outlives its process, which is why a detached watcher holds the undo beside the agent. But
+its filters bite no more: they go on to our programs by a table that the kernel empties then.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import random
+import struct
 from typing import Any, Dict, List, Tuple
 
 from . import bpf, rtnl
 from .errors import CannotDo
 from .lean import iproute
-from .program import NAMES
+from .program import NAMES, assemble_tied
 
 PARENT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 CLSACT_LINE = "qdisc clsact ffff0000"
@@ -75,6 +77,7 @@ class Clsact:
         self._ifindex = ifindex
         self._injection = injection
         self._directions = directions
+        self._files: List[int] = []
         filters, ours = _plan(ifindex, directions)
         self._intent: Dict[str, Any] = {"ifindex": ifindex, "filters": filters, "made_clsact": ours}
 
@@ -84,15 +87,24 @@ class Clsact:
 
     def attach(self, programs: Dict[str, int]) -> Dict[str, Any]:
         """Attach each direction's program; what is ours now, in a fingerprint's words."""
+        filters: List[Dict[str, Any]] = self._intent["filters"]
+        tied = {one["direction"]: self._tied(programs, one["direction"]) for one in filters}
         if self._intent["made_clsact"] and not rtnl.add_clsact(self._ifindex):
             with netlink() as ip:
                 self._intent["made_clsact"] = _made_by_us(ip, self._ifindex)
         mark = _MAKER if self._intent["made_clsact"] else _GUEST
-        filters: List[Dict[str, Any]] = self._intent["filters"]
         rtnl.add_filters(
-            self._ifindex, [_filter(one, programs, mark + self._injection) for one in filters]
+            self._ifindex, [_filter(one, tied, mark + self._injection) for one in filters]
         )
         return {**self._intent, "owned": self._owned()}
+
+    def _tied(self, programs: Dict[str, int], way: str) -> int:
+        """What to attach for a program, so that it ends with this process."""
+        table = bpf.create_map(bpf.PROG_ARRAY, 4, 4, 1)
+        self._files.append(table)
+        bpf.update(table, struct.pack("<I", 0), struct.pack("<I", programs[way]))
+        self._files.append(bpf.load(assemble_tied(table), NAMES[way]))
+        return self._files[-1]
 
     def _owned(self) -> List[str]:
         filters: List[Dict[str, Any]] = self._intent["filters"]
@@ -104,7 +116,9 @@ class Clsact:
         return undo(self._intent)
 
     def close(self) -> None:
-        """Nothing is open: filters are the kernel's, until `detach`."""
+        """Filters that are still there, by a detach that failed, bite no more."""
+        while self._files:
+            os.close(self._files.pop())
 
 
 def _plan(ifindex: int, directions: List[str]) -> Tuple[List[Dict[str, Any]], bool]:

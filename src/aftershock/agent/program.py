@@ -36,7 +36,7 @@ PROTOCOLS = {"tcp": (6,), "udp": (17,), "icmp": (1, 58)}
 PEER, LOCAL = 1, 2  # whose port it is, in the ports' map
 
 _NEXT, _SHOT = -1, 2  # 0 would skip everyone else's programs
-_LOOKUP, _RANDOM, _REDIRECT, _BOOT_NS, _CSUM_LEVEL = 1, 7, 23, 125, 135
+_LOOKUP, _RANDOM, _TAIL_CALL, _REDIRECT, _BOOT_NS, _CSUM_LEVEL = 1, 7, 12, 23, 125, 135
 _CSUM_RESET = 3
 _IPV4, _IPV6 = struct.unpack("<HH", b"\x08\x00\x86\xdd")
 _ICMPV6, _ND_FIRST, _ND_LAST = 58, 133, 137
@@ -133,6 +133,20 @@ def assemble_return(direction: str, rank: int, ifindex: int) -> bytes:
     asm.op(0xB7, 2, imm=_INGRESS if direction == "ingress" else 0)
     asm.op(0x85, imm=_REDIRECT)
     asm.op(0x95)
+    return asm.assemble()
+
+
+def assemble_tied(table: int) -> bytes:
+    """A program that goes on as the first one of a table of programs, or lets pass if it is empty.
+
+    The kernel empties such a table when its last descriptor is closed, which a process' death does:
+    so a filter that outlives us bites no more.
+    """
+    asm = Assembler()
+    asm.map(2, table)
+    asm.op(0xB7, 3)
+    asm.op(0x85, imm=_TAIL_CALL)
+    _exit(asm, _NEXT)
     return asm.assemble()
 
 
