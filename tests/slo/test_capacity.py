@@ -59,6 +59,9 @@ def test_when_it_came_back(counts: Counts, gaps: list, rto: float, error: float)
     [
         (LOSS, [], HEAL, 20, None),
         ([*LOSS, (23, 6)], [], HEAL, 20, 3),
+        # Broken again, at the end of what counts.
+        ([*LOSS, (23, 6), (40.1, 4), (60, 6)], [], HEAL, 20, 3),
+        ([*LOSS, (60, 6)], [], HEAL, 20, None),
         (LOSS, [], None, 40, None),
         # What happened from the gap's beginning until the heal is not known.
         ([*LOSS, (25, 6)], [(12, 25, LATE)], HEAL, 12, 5),

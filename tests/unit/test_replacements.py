@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aftershock.cluster.lives import Life
+from aftershock.cluster.lives import Life, born, died, seen
 from aftershock.cluster.stages import Replacement, replacements
 from aftershock.report.stages import cells
 
@@ -43,3 +43,17 @@ RESTARTED = only(
 def test_a_name_that_comes_again(row: Replacement, same: bool, told: str) -> None:
     assert (row.pod, row.replaces, row.deleted_s) == ("db-0", "db-0", 0.5)
     assert row.same_pod is same and cells(row.as_dict())[1] == told
+
+
+def test_a_replica_that_came_and_was_lost_later_had_been_ready() -> None:
+    """A soak loses a zone more than once."""
+    pod = {"metadata": {"uid": "uid-2", "name": "db-0"}, "spec": {"nodeName": "n"}}
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    second = born({**pod, **ready}, 2.5, is_news=True)
+    second.owner = "db"
+    going = {"metadata": {**pod["metadata"], "deletionTimestamp": "now"}}
+    seen(second, {**pod, **ready, **going}, 9.0)
+    died(second, 9.05)
+    third = life("uid-3", created=9.1, became_ready=11.0)
+    first, again = replacements([lost(), second, third], 0.5)
+    assert (first.ready_s, again.deleted_s, again.ready_s) == (2.0, 8.5, 10.5)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aftershock import run as runs
 from aftershock.errors import AftershockError
+from aftershock.run.judging import until_broken_again
 from aftershock.run.settings import Settings
 from aftershock.run.soaking import KINDS, planned, soak
 
@@ -60,3 +61,10 @@ def test_what_makes_no_sense_is_one_sentence(told: Any, sentence: str) -> None:
     with runs.entered(run), pytest.raises(AftershockError) as raised:  # type: ignore[arg-type]
         soak(*told)
     assert sentence in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_the_first_faults_figures_end_where_the_next_one_begins() -> None:
+    fired = [{"fired_at_monotonic_s": at} for at in (10.0, 10.2, None, 60.0, 90.0)]
+    assert until_broken_again(fired, 30.0, 200.0) == 60.0
+    assert until_broken_again(fired, 95.0, 200.0) == 200.0
+    assert until_broken_again(fired, None, 200.0) == 200.0

@@ -32,7 +32,8 @@ class Life:
     created: float | None = None
     scheduled: float | None = None
     started: float | None = None
-    became_ready: float | None = None
+    became_ready: float | None = None  # since `lost`
+    first_ready: float | None = None
     lost: float | None = None
     gone: float | None = None
     _ends: tuple[str, ...] = ()  # container runs whose end by the OOM killer was counted
@@ -90,6 +91,7 @@ def _take(life: Life, pod: Mapping[str, Any], at: float, is_news: bool) -> None:
         life.restarted = life.restarts > restarts
     if life.serves and not served:
         life.became_ready = now
+        life.first_ready = life.first_ready or now
 
 
 def _take_place(

@@ -90,7 +90,8 @@ def _row(old: Life | None, new: Life | None, since: float, gaps: Sequence[Gap]) 
     if new is not None and (new is not old or new.restarted):
         at |= {"scheduled": new.scheduled, "started": new.started}
     if new is not None:
-        at["ready"] = new.became_ready
+        # One that came is lost, too, when its zone is broken again.
+        at["ready"] = new.became_ready or (None if new is old else new.first_ready)
     after = {name: t for name, t in at.items() if t is not None and t >= since}
     told = {f"{name}_s": round(t - since, 4) for name, t in after.items()}
     place = new or old

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -74,15 +74,17 @@ def facts(run: Run, journal: Mapping[str, Any], interrupted_by: list[str]) -> Ru
     """All that decides, as far as the run came; the load has stopped by now."""
     marks, now = run.timeline.marks, run.timeline.horizon()
     effect = marks.get(T_EFFECT)
+    injections = [injection.to_dict() for injection in run.breaking.made]
     seen: dict[str, Any] = {}
     if effect is not None:
+        again = until_broken_again(injections, marks.get(T_HEALED), now)
         seen = {
             "recovery": _final(run.recovery) or service_recovery(run, now),
             "failback": _final(run.failback) or failback(run, now),
             "failback_unseen": aftermath.unseen(
                 run.timeline, effect, run.breaking.injections.zones
             ),
-            "capacity": capacity(run.timeline, effect, marks.get(T_HEALED), now),
+            "capacity": capacity(run.timeline, effect, marks.get(T_HEALED), again),
             "replacements": run.watcher.replacements(effect),
             "detection": aftermath.time_to_detect(run.timeline, effect),
             "losses": aftermath.losses(run.timeline, effect, now, run.levels.limit_s),
@@ -91,7 +93,6 @@ def facts(run: Run, journal: Mapping[str, Any], interrupted_by: list[str]) -> Ru
     if T_DISTURBED in marks:
         begun, over = marks[T_DISTURBED], effect
     measured = goodput(run.timeline, run.levels.goodput_ms, begun, over, now)
-    injections = [injection.to_dict() for injection in run.breaking.made]
     return RunFacts(
         rto_objective_s=run.settings.rto_objective_s,
         limit_ms=run.levels.limit_s * 1000,
@@ -116,6 +117,15 @@ def facts(run: Run, journal: Mapping[str, Any], interrupted_by: list[str]) -> Ru
         run=run.told,
         **seen,
     )
+
+
+def until_broken_again(
+    injections: Sequence[Mapping[str, Any]], healed: float | None, now: float
+) -> float:
+    """When something was fired after the first heal, as a soak does it; else now."""
+    fired: list[float | None] = [one["fired_at_monotonic_s"] for one in injections]
+    later = [at for at in fired if at is not None and healed is not None and at > healed]
+    return min([now, *later])
 
 
 def steady_state_met(journal: Mapping[str, Any]) -> bool | None:

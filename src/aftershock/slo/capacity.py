@@ -20,9 +20,9 @@ def capacity(timeline: Timeline, t_effect: float, t_heal: float | None, now: flo
 
     Counts stand from one change to the next. A moment that fell into a gap of the watch lies
     anywhere in it; a `lost` gap may also hide a loss, and around the fault itself it leaves nothing
-    to compare with.
+    to compare with. What is later than `now` doesn't count: another fault's, perhaps.
     """
-    points = counts(timeline)
+    points = [point for point in counts(timeline) if point[0] <= now]
     index = bisect_left(points, (t_effect,))
     if index == 0:
         return Crossing()
