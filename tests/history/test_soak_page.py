@@ -110,6 +110,18 @@ def test_bars_stand_where_their_figures_are(soaked: Path, opened: Any) -> None:
     assert heading.is_visible() and page.locator("svg.curve").first.is_visible()
 
 
+def test_a_bar_shows_what_decided(soaked: Path, opened: Any) -> None:
+    record = read_record(soaked)
+    late = {"percent_per_h": 14.0, "low": 9.0, "high": 19.0}
+    soak = record.document["soak"]
+    soak["drift"] = [{**soak["drift"][0], "word": "drift", "later": late}]
+    (soaked / "report.html").write_text(render(record))
+    bars = opened(soaked / "report.html").locator("div.bar.no:below(:text('What crept up'))")
+    point = bars.first.locator(".point").bounding_box()
+    goal = bars.first.locator(".goal").bounding_box()
+    assert point["x"] > goal["x"], "red, and beyond what is allowed"
+
+
 def test_a_soak_that_was_too_short_says_so(made: Made) -> None:
     told = {"lasts_s": 60, "planned": 1, "rounds": [], "most_drift_percent_per_h": 5, "drift": []}
     folder = made(2.0, "soak", soak=told)

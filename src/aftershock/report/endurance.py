@@ -71,7 +71,7 @@ def _drift(record: Record, told: Mapping[str, Any]) -> str:
     for one, cells in zip(found, soak.drift(told), strict=True):
         name, level, rise, interval, later, said = map(escape, cells)
         kind, sign = _SIGNS.get(one["word"], _SIGNS["unsure"])
-        deciding = one["later"] if one["word"] == "settled" else one
+        deciding = _deciding(one, allowed)
         span = (deciding["low"], deciding["percent_per_h"], deciding["high"])
         drawn = _bar(span, (-reach, reach), allowed, kind)
         so = f'<span class="{kind}"><i>{sign}</i> {said}</span>'
@@ -80,6 +80,12 @@ def _drift(record: Record, told: Mapping[str, Any]) -> str:
     figure, level, rise, interval, later, _ = soak.drift_heads(told)
     heads = [figure, f"Allowed {allowed:g} %", "", rise, interval, later, level, "Measured"]
     return table(heads, rows, "bars")
+
+
+def _deciding(one: Mapping[str, Any], allowed: float) -> Mapping[str, Any]:
+    """The later half where its word comes from there: settled, or a drift that began late."""
+    late = one["word"] == "settled" or (one["word"] == "drift" and one["low"] <= allowed)
+    return one["later"] if late and "later" in one else one
 
 
 def _bar(
