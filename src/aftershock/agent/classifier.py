@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
 
 from . import bpf
 from .clock import boottime
@@ -65,7 +64,8 @@ class Classifier:
         self._gate = self._map(bpf.ARRAY, 4, 8, 1)
         entries = trie_entries(match["peers"], match["spare"])
         trie = self._map(bpf.LPM_TRIE, KEY_BYTES, 4, max(1, len(entries)), bpf.NO_PREALLOC)
-        self._filling = _Filling(trie, entries)
+        # Not by a thread beside: its end begins an RCU grace period that attaching would wait for.
+        bpf.fill(trie, entries)
         ports = self._ports(match)
         self._counters: Dict[str, int] = {}
         self._programs: Dict[str, int] = {}
@@ -78,12 +78,8 @@ class Classifier:
 
     @property
     def programs(self) -> Dict[str, int]:
-        """Descriptors of the loaded programs by direction; their trie may still be filling."""
+        """Descriptors of the loaded programs by direction."""
         return self._programs
-
-    def wait_until_filled(self) -> None:
-        """Until the programs know their peers; OSError as the kernel said it."""
-        self._filling.wait()
 
     def _map(self, *shape: int) -> int:
         self._fds.append(bpf.create_map(*shape))
@@ -115,35 +111,9 @@ class Classifier:
 
     def close(self) -> None:
         """Give up every reference; unattached programs and maps vanish."""
-        self._filling.end()
         for fd in (*self._programs.values(), *self._fds):
             os.close(fd)
         self._programs, self._counters, self._fds = {}, {}, []
-
-
-class _Filling:
-    """A trie that fills while programs are loaded and attached: a millisecond for 1000."""
-
-    def __init__(self, trie: int, entries: Sequence[Tuple[bytes, bytes]]) -> None:
-        self._error: Optional[OSError] = None
-        self._thread = threading.Thread(target=self._fill, args=(trie, entries))
-        self._thread.start()
-
-    def _fill(self, trie: int, entries: Sequence[Tuple[bytes, bytes]]) -> None:
-        try:
-            bpf.fill(trie, entries)
-        except OSError as error:
-            self._error = error
-
-    def wait(self) -> None:
-        """Until it is filled; OSError as the kernel said it."""
-        self.end()
-        if self._error:
-            raise self._error
-
-    def end(self) -> None:
-        """Until the trie is let alone."""
-        self._thread.join()
 
 
 def trie_entries(drop: Iterable[str], spare: Iterable[str]) -> List[Tuple[bytes, bytes]]:

@@ -84,7 +84,6 @@ class Divert:
         detours = {way: Detour(queue) for way, queue in self._queues.items()}
         self._classifier = Classifier(self._match, detours, ranks)
         done = dict(self._hook.attach(self._classifier.programs))
-        self._classifier.wait_until_filled()
         owned = [f"{self.device} {line}" for line in done.pop("owned")]
         names = sorted(self._pairs.values())
         ends = [f"link {name}{end}" for name in names for end in (0, 1)]

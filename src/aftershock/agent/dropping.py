@@ -55,7 +55,6 @@ class Drop:
     def attach(self) -> Dict[str, Any]:
         """Attach; what is ours now, and what undoes it."""
         done = dict(self._hook.attach(self._classifier.programs))
-        self._classifier.wait_until_filled()
         owned = [f"{self.device} {line}" for line in done.pop("owned")]
         return {"owned": owned, "undo": {**done, "device": self.device}}
 
