@@ -208,7 +208,7 @@ def resources(stats: GeneratorStats) -> set[str]:
 
 
 def test_a_rate_beyond_one_processor_is_told_as_such() -> None:
-    nobody = LoadSettings("http://127.0.0.1:9", stages=(Stage(60, 10_000),), failures_kept=0)
+    nobody = LoadSettings("http://127.0.0.1:9", stages=(Stage(60, 20_000),), failures_kept=0)
     _, generator = load_for(1.5, nobody)
     stats = generator.stats()
     assert stats.dispatch_lag_p99_ms is not None and stats.dispatch_lag_p99_ms > 100

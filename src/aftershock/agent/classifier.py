@@ -61,14 +61,21 @@ class Classifier:
         check_match(match)
         bpf.raise_memory_limit()
         self._fds: List[int] = []
+        self._counters: Dict[str, int] = {}
+        self._programs: Dict[str, int] = {}
         self._gate = self._map(bpf.ARRAY, 4, 8, 1)
+        try:
+            self._load(match, effects, ranks)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, match: Mapping[str, Any], effects: Effects, ranks: Mapping[str, int]) -> None:
         entries = trie_entries(match["peers"], match["spare"])
         trie = self._map(bpf.LPM_TRIE, KEY_BYTES, 4, max(1, len(entries)), bpf.NO_PREALLOC)
         # Not by a thread beside: its end begins an RCU grace period that attaching would wait for.
         bpf.fill(trie, entries)
         ports = self._ports(match)
-        self._counters: Dict[str, int] = {}
-        self._programs: Dict[str, int] = {}
         for direction, effect in effects.items():
             counter = self._counters[direction] = self._map(bpf.ARRAY, 4, _COUNTER_BYTES, 1)
             state = self._map(bpf.ARRAY, 4, 4, 1)
