@@ -76,7 +76,6 @@ class Clsact:
     def __init__(self, ifindex: int, directions: List[str], injection: str) -> None:
         self._ifindex = ifindex
         self._injection = injection
-        self._directions = directions
         self._files: List[int] = []
         filters, ours = _plan(ifindex, directions)
         self._intent: Dict[str, Any] = {"ifindex": ifindex, "filters": filters, "made_clsact": ours}

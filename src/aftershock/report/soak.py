@@ -48,8 +48,9 @@ def faults(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 
 def drift_heads(told: Mapping[str, Any]) -> tuple[str, ...]:
     """Of the columns of `drift`; all intervals are right with the same confidence."""
-    sure = {f" ({100 * one['confidence']:.3g} %)" for one in told.get("drift") or ()}
-    return "Figure", "Typically", "An hour", f"Interval{''.join(sure)}", "Later half", "So"
+    first = next(iter(told.get("drift") or ()), None)
+    sure = f" ({100 * first['confidence']:.3g} %)" if first else ""
+    return "Figure", "Typically", "An hour", f"Interval{sure}", "Later half", "So"
 
 
 def drift(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str, str]]:
