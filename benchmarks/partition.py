@@ -39,6 +39,8 @@ NAMESPACE = f"as-bench-{os.getpid()}"
 NEIGHBOUR = "10.99.0.2"
 TIMES = 7
 LIVES = 15  # an attaching takes three to five of the kernel's ticks
+# What a heal took off the kernel frees in grace periods to come; attaching waits for those, too.
+REST_S = 0.2
 BATCH, EACH = "tc -batch", "tc, a process each"
 _PYTHON = "python3 -c 'import pyroute2'"
 _BARE = "two empty TCX programs"
@@ -67,12 +69,14 @@ def _thousand(node: Node) -> list[dict[str, Any]]:
     batch = middle_of(partial(_tc_batch, peers), TIMES)
     each = _tc_each(peers)
     tcx, clsact = _life(node, peers, "tcx"), _life(node, peers, "clsact")
+    at_once = _life(node, peers, "tcx", rest_s=0)
     return [
         row("partition_fire_1000", tcx["fire"], "ms", BATCH, batch),
         row("partition_fire_1000", tcx["fire"], "ms", EACH, each),
         row("partition_arm_1000", tcx["arm"], "ms", BATCH, batch),
         row("partition_arm_1000", tcx["arm"], "ms", EACH, each),
         row("partition_arm_1000", tcx["arm"], "ms", _BARE, middle_of(partial(_bare, node), LIVES)),
+        row("partition_arm_1000_after_heal", at_once["arm"], "ms", "ours, at rest", tcx["arm"]),
         row("partition_arm_1000_clsact", clsact["arm"], "ms", BATCH, batch),
         row("partition_armed_on_order_1000", tcx["ordered"], "ms", BATCH, batch),
     ]
@@ -127,9 +131,10 @@ def _cut(
     return Injection(fault, [node], lease_s=60, ledger=ledger, fleet=fleet)
 
 
-def _life(node: Node, peers: list[str], hook: str) -> dict[str, float]:
+def _life(node: Node, peers: list[str], hook: str, rest_s: float = REST_S) -> dict[str, float]:
     """Medians over several partitions of one agent, in ms; the first one, which imports, is not in.
 
+    `rest_s`: how long after one's heal the next is armed.
     `ordered` and `arm`: armed as the controller waits for it, and the agent's own part. `fire` and
     `disarm`: from the order to its effect. `detach`: what is then left to take off.
     """
@@ -137,6 +142,7 @@ def _life(node: Node, peers: list[str], hook: str) -> dict[str, float]:
     with _book() as (fleet, ledger):
         channel = fleet.channels([node])[node.name]
         for _ in range(LIVES + 1):
+            time.sleep(rest_s)
             injection = _cut(node, peers, fleet, ledger, hook)
             injection.check()
             lives.append({"ordered": timed_ms(injection.arm), **_fired(channel, injection.id)})
@@ -150,6 +156,7 @@ def _bare(node: Node) -> float:
     Each attaching waits until no processor can still be in the list of programs before it (RCU).
     """
     assert node.netns
+    time.sleep(REST_S)
     program = bpf.load(_NEXT, "as_bench")
     links: list[int] = []
     with entered(node.netns):
