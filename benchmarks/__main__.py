@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from benchmarks import idle, kill, load, outage, page, partition, ssh
+from benchmarks import gpu, idle, kill, load, outage, page, partition, ssh
 
 
 def main() -> None:
     """Each row: name, value, unit, peer, peer_value, ratio (value / peer_value)."""
-    parts = (partition, ssh, kill, idle, outage, load, page)
+    parts = (partition, ssh, kill, idle, gpu, outage, load, page)
     rows = [line for part in parts for line in part.rows()]
     target = Path("build/bench.json")
     target.parent.mkdir(exist_ok=True)
