@@ -14,7 +14,7 @@ from aftershock import native
 _HERE = Path(__file__).parent
 LIBRARIES = {"mock_nvml.c": "libnvidia-ml.so.1", "mock_cuda.c": "libcuda.so.1"}
 PROGRAMS = {"mock_dcgmi.c": "dcgmi"}
-LEDGER, COUNT = "MOCKGPU_LEDGER", "MOCKGPU_COUNT"
+LEDGER, COUNT, MIG = "MOCKGPU_LEDGER", "MOCKGPU_COUNT", "MOCKGPU_MIG"
 
 
 def build() -> Path:
@@ -23,10 +23,10 @@ def build() -> Path:
     return native.build("mock-gpu", made, list(_HERE.glob("mock_*.[ch]")), "the lab's GPUs")
 
 
-def environment(libraries: str, ledger: str, count: int = 1) -> dict[str, str]:
+def environment(libraries: str, ledger: str, count: int = 1, mig: int = 0) -> dict[str, str]:
     """What a process is started with so that pynvml, libcuda's users and `dcgmi` meet the mock.
 
-    `count`: how many cards the node has.
+    `count`: how many cards the node has; `mig`: into how many instances each is split, 0 for none.
     """
     path = os.environ.get("LD_LIBRARY_PATH")
     return {
@@ -34,4 +34,5 @@ def environment(libraries: str, ledger: str, count: int = 1) -> dict[str, str]:
         "PATH": f"{libraries}:{os.environ.get('PATH', os.defpath)}",
         LEDGER: ledger,
         COUNT: str(count),
+        MIG: str(mig),
     }

@@ -20,6 +20,7 @@ class _Bucket(ctypes.Structure):
 class _Slot(ctypes.Structure):
     _fields_ = (
         ("pid", ctypes.c_int32),
+        ("instance", ctypes.c_uint32),
         ("started", ctypes.c_uint64),
         ("bytes", ctypes.c_uint64),
         ("buckets", _Bucket * 32),
@@ -31,7 +32,7 @@ class _Card(ctypes.Structure):
         ("uuid", ctypes.c_char * 48),
         ("slots", _Slot * 64),
         ("buckets", _Bucket * 32),
-        ("settings", ctypes.c_uint32 * 7),
+        ("settings", ctypes.c_uint32 * 8),
         ("uncorrected_errors", ctypes.c_uint64),
         ("xid_count", ctypes.c_uint64),
         ("xids", ctypes.c_uint32 * 32),

@@ -20,13 +20,22 @@ static uint64_t next_address = FIRST_ADDRESS;
 static pid_t holder; /* what a parent allocated is not its forked child's */
 static unsigned visible[CARDS]; /* card by ordinal, as CUDA_VISIBLE_DEVICES has it */
 static int visible_count = -1;
+static unsigned instance; /* of the visible card, where that is split: CUDA shows a process a single one */
 static _Thread_local unsigned current; /* card + 1; 0: no context */
 static _Thread_local uint64_t pending_ns; /* launched, and not waited for */
 
-/* The card that a word of CUDA_VISIBLE_DEVICES means: its number, or how its UUID begins. */
+/* The card that a word of CUDA_VISIBLE_DEVICES means: its number, how its UUID begins, or an instance's
+ * UUID, which is noted. */
 static int card_named(const char *word) {
-    for (unsigned i = 0; i < ledger->count; i++)
-        if (!strncmp(word, "GPU-", 4) && !strncmp(ledger->cards[i].uuid, word, strlen(word))) return (int)i;
+    char uuid[sizeof ledger->cards[0].uuid];
+    for (unsigned i = 0; i < ledger->count; i++) {
+        const card_t *card = &ledger->cards[i];
+        if (!strncmp(word, "GPU-", 4) && !strncmp(card->uuid, word, strlen(word))) return (int)i;
+        for (unsigned part = 0; part < card->instances; part++) {
+            name_instance(uuid, card, part);
+            if (!strcmp(uuid, word)) { instance = part; return (int)i; }
+        }
+    }
     char *end;
     long number = strtol(word, &end, 10);
     return *word && !*end && number >= 0 && number < (long)ledger->count ? (int)number : -1;
@@ -34,14 +43,16 @@ static int card_named(const char *word) {
 
 static void look_at_devices(void) {
     const char *told = getenv("CUDA_VISIBLE_DEVICES");
+    int most = ledger->cards[0].instances ? 1 : CARDS;
     visible_count = 0;
+    instance = 0;
     if (!told) {
-        for (unsigned i = 0; i < ledger->count; i++) visible[visible_count++] = i;
+        for (unsigned i = 0; i < ledger->count && visible_count < most; i++) visible[visible_count++] = i;
         return;
     }
     char words[512], *rest = words, *word;
     snprintf(words, sizeof words, "%s", told);
-    while ((word = strsep(&rest, ",")) && visible_count < CARDS) {
+    while ((word = strsep(&rest, ",")) && visible_count < most) {
         int card = card_named(word);
         if (card < 0) return; /* what follows a word that means nothing is not visible either */
         visible[visible_count++] = (unsigned)card;
@@ -56,7 +67,7 @@ static slot_t *own_slot(unsigned card) {
         if (slots[i].pid == pid) return &slots[i];
         if (!empty && !slots[i].pid) empty = &slots[i];
     }
-    if (empty) *empty = (slot_t){.pid = pid, .started = start_time(pid)};
+    if (empty) *empty = (slot_t){.pid = pid, .instance = instance, .started = start_time(pid)};
     return empty;
 }
 
@@ -84,7 +95,7 @@ static unsigned crowding(unsigned card) {
     uint64_t busy = 0;
     for (int i = 0; i < SLOTS; i++) {
         const slot_t *s = &ledger->cards[card].slots[i];
-        if (s->pid && s->pid != getpid()) busy += recent_ns(s->buckets);
+        if (s->pid && s->pid != getpid() && s->instance == instance) busy += recent_ns(s->buckets);
     }
     uint64_t share = busy * 1000 / (WINDOW * BUCKET_NS);
     return share > 1000 ? 1000 : (unsigned)share;
@@ -108,11 +119,18 @@ int cuDeviceGetName(char *text, int size, int device) {
     snprintf(text, (size_t)size, CARD_NAME);
     return OK;
 }
-int cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = TOTAL_BYTES; return OK; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+    (void)device;
+    if (!enter()) return NO_DEVICE;
+    *bytes = share_of(&ledger->cards[0], TOTAL_BYTES);
+    return leave(OK);
+}
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
-    *value = attribute == MULTIPROCESSOR_COUNT ? MULTIPROCESSORS : 0;
-    return OK;
+    if (!enter()) return NO_DEVICE;
+    unsigned parts = ledger->cards[0].instances ? ledger->cards[0].instances : 1;
+    *value = attribute == MULTIPROCESSOR_COUNT ? (int)(MULTIPROCESSORS / parts) : 0;
+    return leave(OK);
 }
 
 int cuDevicePrimaryCtxRetain(void **context, int device) {
@@ -120,7 +138,10 @@ int cuDevicePrimaryCtxRetain(void **context, int device) {
     if (!enter()) return NO_DEVICE;
     card_t *card = &ledger->cards[visible[device]];
     int shared = 0;
-    for (int i = 0; i < SLOTS; i++) shared |= card->slots[i].pid && card->slots[i].pid != getpid();
+    for (int i = 0; i < SLOTS; i++) {
+        const slot_t *s = &card->slots[i];
+        shared |= s->pid && s->pid != getpid() && s->instance == instance;
+    }
     if (card->compute_mode == COMPUTE_PROHIBITED || (card->compute_mode != COMPUTE_DEFAULT && shared))
         return leave(DEVICE_UNAVAILABLE);
     own_slot(visible[device]);
@@ -152,8 +173,8 @@ int cuGetErrorString(int error, const char **text) { return cuGetErrorName(error
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     if (!current) return BAD_CONTEXT;
     if (!enter()) return NO_DEVICE;
-    *total = TOTAL_BYTES;
-    *free_bytes = TOTAL_BYTES - used_bytes(&ledger->cards[current - 1]);
+    *total = share_of(&ledger->cards[current - 1], TOTAL_BYTES);
+    *free_bytes = *total - used_in(&ledger->cards[current - 1], instance);
     return leave(OK);
 }
 
@@ -163,8 +184,8 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     if (!enter()) return NO_DEVICE;
     unsigned card = current - 1;
     slot_t *slot = own_slot(card);
-    if (!slot || block_count == BLOCKS || bytes > TOTAL_BYTES - used_bytes(&ledger->cards[card]))
-        return leave(OUT_OF_MEMORY);
+    uint64_t room = share_of(&ledger->cards[card], TOTAL_BYTES) - used_in(&ledger->cards[card], instance);
+    if (!slot || block_count == BLOCKS || bytes > room) return leave(OUT_OF_MEMORY);
     slot->bytes += bytes;
     blocks[block_count++] = (block_t){next_address, bytes, card};
     *address = next_address;

@@ -2,7 +2,8 @@
  * and dcgmi (mock_dcgmi.c) share.
  *
  * That is a ledger, a file named by MOCKGPU_LEDGER that stands for the 80 GB cards of one node, as many
- * as MOCKGPU_COUNT said when it was made (one, unless told). Memory belongs to processes and returns
+ * as MOCKGPU_COUNT said when it was made (one, unless told), each split by MIG into as many equal instances
+ * as MOCKGPU_MIG said (none, unless told). Memory belongs to processes and returns
  * when they end, however they end: a slot counts only while its PID lives with the start time noted in
  * it. Utilisation is the share of the last second in which kernels ran. */
 #define _GNU_SOURCE
@@ -21,6 +22,7 @@
 
 #define MAGIC 0x41465348u /* "AFSH" */
 #define CARDS 8
+#define INSTANCES 7 /* of a card that is split by MIG, at most */
 #define SLOTS 64
 #define BUCKETS 32
 #define BUCKET_NS 100000000ull
@@ -33,7 +35,7 @@
 #define CARD_NAME "Aftershock Mock H100 80GB"
 
 typedef struct { uint64_t index, busy_ns; } bucket_t;
-typedef struct { int32_t pid; uint64_t started, bytes; bucket_t buckets[BUCKETS]; } slot_t;
+typedef struct { int32_t pid; uint32_t instance; uint64_t started, bytes; bucket_t buckets[BUCKETS]; } slot_t;
 typedef struct {
     char uuid[48];
     slot_t slots[SLOTS];
@@ -42,6 +44,7 @@ typedef struct {
     uint32_t locked_mhz, power_milliwatts; /* 0: not set */
     uint32_t dcgm_xid; /* what dcgmi was told to show; NVML knows nothing of it */
     uint32_t persistence;
+    uint32_t instances; /* 0: not split by MIG */
     uint64_t uncorrected_errors;
     uint64_t xid_count;
     uint32_t xids[EVENTS];
@@ -105,12 +108,19 @@ static inline int open_ledger(void) {
     return 1;
 }
 
+static inline uint32_t told_number(const char *variable, long otherwise, long most) {
+    const char *told = getenv(variable);
+    long number = told ? strtol(told, NULL, 10) : otherwise;
+    return (uint32_t)(number < otherwise ? otherwise : number > most ? most : number);
+}
+
 static inline void begin_ledger(uint64_t here) {
-    const char *told = getenv("MOCKGPU_COUNT");
-    long count = told ? strtol(told, NULL, 10) : 1;
     memset(ledger, 0, sizeof *ledger);
-    ledger->count = count < 1 ? 1 : count > CARDS ? CARDS : (uint32_t)count;
-    for (unsigned i = 0; i < ledger->count; i++) name_card(&ledger->cards[i], getenv("MOCKGPU_LEDGER"), i);
+    ledger->count = told_number("MOCKGPU_COUNT", 1, CARDS);
+    for (unsigned i = 0; i < ledger->count; i++) {
+        name_card(&ledger->cards[i], getenv("MOCKGPU_LEDGER"), i);
+        ledger->cards[i].instances = told_number("MOCKGPU_MIG", 0, INSTANCES);
+    }
     ledger->pid_namespace = here;
     ledger->magic = MAGIC;
 }
@@ -146,6 +156,23 @@ static inline uint64_t used_bytes(const card_t *card) {
     uint64_t used = RESERVED_BYTES;
     for (int i = 0; i < SLOTS; i++) used += card->slots[i].bytes;
     return used;
+}
+
+/* An instance's share of what a card has; all of it where the card isn't split. */
+static inline uint64_t share_of(const card_t *card, uint64_t bytes) {
+    return card->instances ? bytes / card->instances >> 20 << 20 : bytes;
+}
+
+static inline uint64_t used_in(const card_t *card, unsigned instance) {
+    uint64_t used = share_of(card, RESERVED_BYTES);
+    for (int i = 0; i < SLOTS; i++)
+        if (card->slots[i].instance == instance) used += card->slots[i].bytes;
+    return used;
+}
+
+/* "MIG-…": the card's, but for a group that says which instance. */
+static inline void name_instance(char *text, const card_t *card, unsigned instance) {
+    snprintf(text, sizeof card->uuid, "MIG-%.14s5%03x%s", card->uuid + 4, instance, card->uuid + 22);
 }
 
 static inline uint64_t now_ns(void) {

@@ -22,17 +22,7 @@ typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, 
 typedef struct { void *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } event_t;
 typedef struct { uint64_t seen[CARDS]; uint8_t watched[CARDS]; } event_set_t;
 
-/* A device's handle is its number, from 1. */
-static card_t *card_of(void *device) { return &ledger->cards[(uintptr_t)device - 1]; }
-
-/* Begin to answer about a device; what it returns other than OK is the answer. */
-static int ask(void *device, card_t **card) {
-    if (!enter()) return NO_DRIVER;
-    if (!device || (uintptr_t)device > ledger->count) return leave(INVALID);
-    *card = card_of(device);
-    return (*card)->lost ? leave(IS_LOST) : OK;
-}
-#define ASK(device, card) card_t *card; int refused = ask(device, &card); if (refused) return refused
+#include "mock_mig.h"
 
 static unsigned utilization(const card_t *card) {
     return (unsigned)((recent_ns(card->buckets) * 100 + WINDOW * BUCKET_NS / 2) / (WINDOW * BUCKET_NS));
@@ -78,62 +68,69 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
     if (!enter()) return NO_DRIVER;
     for (unsigned i = 0; uuid && i < ledger->count; i++)
-        if (!strcmp(uuid, ledger->cards[i].uuid)) {
-            *device = (void *)(uintptr_t)(i + 1);
+        for (uintptr_t part = 0; part <= ledger->cards[i].instances; part++) {
+            char own[sizeof ledger->cards[i].uuid];
+            name_part(own, &ledger->cards[i], (unsigned)part);
+            if (strcmp(uuid, own)) continue;
+            *device = (void *)(part << PART_BITS | (i + 1));
             return leave(OK);
         }
     return leave(NOT_FOUND);
 }
 
-int nvmlDeviceGetIndex(void *device, unsigned *index) { *index = (unsigned)(uintptr_t)device - 1; return OK; }
+int nvmlDeviceGetIndex(void *device, unsigned *index) {
+    *index = part_of(device) ? part_of(device) - 1 : index_of(device);
+    return OK;
+}
 int nvmlDeviceGetMinorNumber(void *device, unsigned *minor) { return nvmlDeviceGetIndex(device, minor); }
 
 int nvmlDeviceGetName(void *device, char *text, unsigned size) {
-    (void)device;
-    snprintf(text, size, CARD_NAME);
-    return OK;
+    ASK_PART(device, card);
+    unsigned gib = (unsigned)(share_of(card, TOTAL_BYTES) >> 30);
+    if (part_of(device)) snprintf(text, size, CARD_NAME " MIG %ug.%ugb", INSTANCES / card->instances, gib);
+    else snprintf(text, size, CARD_NAME);
+    return leave(OK);
 }
 
 int nvmlDeviceGetUUID(void *device, char *text, unsigned size) {
-    ASK(device, card);
-    snprintf(text, size, "%s", card->uuid);
+    ASK_PART(device, card);
+    char own[sizeof card->uuid];
+    name_part(own, card, part_of(device));
+    snprintf(text, size, "%s", own);
     return leave(OK);
 }
 
 int nvmlDeviceGetPciInfo_v3(void *device, pci_t *pci) {
     ASK(device, card);
     (void)card;
-    *pci = (pci_t){.bus = FIRST_BUS + (unsigned)(uintptr_t)device - 1, .device_id = 0x233010de};
+    *pci = (pci_t){.bus = FIRST_BUS + index_of(device), .device_id = 0x233010de};
     snprintf(pci->legacy, sizeof pci->legacy, "0000:%02X:00.0", pci->bus);
     snprintf(pci->id, sizeof pci->id, "00000000:%02X:00.0", pci->bus);
     return leave(OK);
 }
 
-int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending) {
-    (void)device, (void)current, (void)pending;
-    return NOT_SUPPORTED;
-}
-
 int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
-    ASK(device, card);
-    memory->total = TOTAL_BYTES;
-    memory->used = used_bytes(card);
+    ASK_PART(device, card);
+    memory->total = part_of(device) ? share_of(card, TOTAL_BYTES) : TOTAL_BYTES;
+    memory->used = used_by(card, part_of(device));
     memory->free = memory->total - memory->used;
     return leave(OK);
 }
 
 int nvmlDeviceGetMemoryInfo_v2(void *device, memory_v2_t *memory) {
     if (memory->version != MEMORY_V2) return BAD_VERSION;
-    ASK(device, card);
-    memory->total = TOTAL_BYTES; /* version 2 does not count what the driver reserved as used */
-    memory->reserved = RESERVED_BYTES;
-    memory->used = used_bytes(card) - RESERVED_BYTES;
+    ASK_PART(device, card);
+    memory->total = part_of(device) ? share_of(card, TOTAL_BYTES) : TOTAL_BYTES;
+    memory->reserved = part_of(device) ? share_of(card, RESERVED_BYTES) : RESERVED_BYTES;
+    /* version 2 does not count what the driver reserved as used */
+    memory->used = used_by(card, part_of(device)) - memory->reserved;
     memory->free = memory->total - memory->reserved - memory->used;
     return leave(OK);
 }
 
 int nvmlDeviceGetUtilizationRates(void *device, utilization_t *rates) {
     ASK(device, card);
+    if (card->instances) return leave(NOT_SUPPORTED);
     rates->gpu = utilization(card);
     rates->memory = rates->gpu * 6 / 10;
     return leave(OK);
@@ -266,12 +263,15 @@ int nvmlDeviceSetPersistenceMode(void *device, unsigned mode) {
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, process_t *out) {
-    unsigned found = 0, room = *count;
-    ASK(device, card);
+    unsigned found = 0, room = *count, part = part_of(device);
+    ASK_PART(device, card);
     for (int i = 0; i < SLOTS; i++) {
         slot_t *s = &card->slots[i];
-        if (!s->pid) continue;
-        if (out && found < room) out[found] = (process_t){(unsigned)s->pid, s->bytes, ~0u, ~0u};
+        if (!s->pid || (part && s->instance != part - 1)) continue;
+        unsigned gpu_instance = card->instances ? s->instance + 1 : ~0u;
+        unsigned compute_instance = card->instances ? 0 : ~0u;
+        if (out && found < room)
+            out[found] = (process_t){(unsigned)s->pid, s->bytes, gpu_instance, compute_instance};
         found++;
     }
     *count = found;
@@ -290,7 +290,7 @@ int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *set) 
     if (types & ~XID_EVENTS) return NOT_SUPPORTED;
     ASK(device, card);
     event_set_t *watching = set;
-    unsigned at = (unsigned)(uintptr_t)device - 1;
+    unsigned at = index_of(device);
     watching->watched[at] = 1;
     watching->seen[at] = card->xid_count;
     return leave(OK);
