@@ -1,16 +1,17 @@
 """Break GPUs: their memory and their time taken, their engines hung, a GPU lost.
 
 `where` names zones and nodes of the target, with commas; `all` means every node. `gpus` names GPUs
-on each: indexes as NVML counts (`0,1`), UUIDs (`GPU-…`), or `all`. `used_by`: a regular expression
-for the command lines of those who use them and are meant; a GPU that anybody else uses is refused,
-unless `anyone`. Run by the agent on the GPUs' host with the driver's own libraries: no toolkit and
-no framework is needed there.
+on each: indexes as NVML counts (`0,1`), UUIDs (`GPU-…`), or `all`; for memory pressure also MIG
+instances, by UUID (`MIG-…`; `nvidia-smi -L` lists them). `used_by`: a regular expression for the
+command lines of those who use them and are meant; a GPU that anybody else uses is refused, unless
+`anyone`. Run by the agent on the GPUs' host with the driver's own libraries: no toolkit and no
+framework is needed there.
 
 `lease_s`: seconds after which each host heals by itself, whatever became of us. It raises
 `InvalidFault` for what makes no sense and `Unsupported` where there is no driver, both before
 anything is touched, and `NotApplied` when a host refused: no such GPU, more memory than there is, a
-GPU in exclusive mode, split by MIG, or of somebody who is not meant. Each injection's evidence has
-its `level`: `emulated` on the lab, whose driver is a mock.
+GPU in exclusive mode, pressed as a whole though MIG splits it, or of somebody who is not meant.
+Each injection's evidence has its `level`: `emulated` on the lab, whose driver is a mock.
 """
 
 from typing import Any
@@ -76,7 +77,8 @@ def press_gpu_compute(
 
     By kernels on all multiprocessors, in periods of a tenth of a second; `bound` by `compute`, or
     by the `bandwidth` of the GPU's memory. The driver shares the GPU by time: others wait. A child
-    of the agent runs them, and ends with it. Evidence: NVML's utilisation over a window.
+    of the agent runs them, and ends with it. Evidence: NVML's utilisation over a window. It tells
+    none of a MIG instance: that is refused.
     """
     words = {
         "gpus": gpus,

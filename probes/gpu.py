@@ -1,7 +1,8 @@
 """The GPUs of the target: how busy, full, hot and healthy they are, and who uses them.
 
 `where` names zones and nodes, with commas; `all` means every node. `gpus`: indexes as NVML counts,
-UUIDs, or `all`. NVML is asked by the agent on each node, 10 times a second over a window.
+UUIDs, or `all`; a MIG instance by its UUID, of which NVML tells memory and processes alone. NVML is
+asked by the agent on each node, 10 times a second over a window.
 """
 
 from typing import Any
@@ -40,9 +41,11 @@ def gpus(where: str = "all", gpus: str = "all", over_s: float = 1.0) -> list[dic
     {node, index, uuid, name, lost, utilisation_percent, memory_used_mib, memory_free_mib,
     memory_total_mib, power_w, temperature_c, sm_clock_mhz, sm_clock_max_mhz, throttled_by,
     ecc_uncorrected, compute_mode, mig, processes: [{pid, used_mib, command}], pci, xids,
-    logged_xids, level, window: {figure: {min, max, mean, count}}}. What a card does not tell is
-    null. `xids` are those that came within the window (`logged_xids`: by the kernel's log); `level`
-    is `emulated` where the driver says that it is a mock.
+    logged_xids, level, window: {figure: {min, max, mean, count}}, instances}. What a card does not
+    tell is null. `instances`: those of a card that MIG splits, each as if it were a card, with
+    `parent`, `gpu_instance` and `compute_instance` beside; its `index` is like `0 MIG 1`. `xids`
+    are those that came within the window (`logged_xids`: by the kernel's log); `level` is
+    `emulated` where the driver says that it is a mock.
     """
     return gpulooks.look(runs.current(), where, gpus, over_s)
 
@@ -64,7 +67,7 @@ def gpu_figure(
     single reading); or `prometheus:URL`, with a selector behind it if need be
     (`prometheus:http://prometheus:9090{Hostname="a"}`), whatever `where` says. Raises `GpuLost` for
     a GPU that NVML reaches no more, `NoMeasurement` for an empty window, `Unsupported` for a figure
-    that a card does not tell.
+    that a card, or a MIG instance, does not tell.
     """
     how = {"over_s": over_s, "over_time": over_time, "over_gpus": over_gpus, "source": source}
     return gpulooks.figure(runs.current(), figure, {"where": where, "gpus": gpus}, how)

@@ -40,9 +40,9 @@ class GpuStrain(Strain):
         self._log.look_before(channels, [node.name for node in self._nodes])
 
     def see(self, channel: AgentChannel, fault: Fault) -> Told:
-        """Every card, by its UUID."""
+        """Every card and every MIG instance, by its UUID."""
         cards: list[dict[str, Any]] = channel.ask("gpu", _ASK_S, over_s=self.over_s)
-        return {card["uuid"]: card for card in cards}
+        return {one["uuid"]: one for card in cards for one in (card, *card["instances"])}
 
     def compare(self, host: str, was: Told, now: Told, step: Told, fault: Fault) -> list[Piece]:
         """The pieces of each card that is pressed."""
@@ -65,7 +65,8 @@ class GpuStrain(Strain):
         for host, children in self._children.items():
             now = self.see(channels[host], self._fault)
             left = [one["pid"] for card in now.values() for one in card["processes"]]
-            used = ", ".join(f"{card['memory_used_mib'] or 0:.0f}" for card in now.values())
+            shown = [card for card in now.values() if not card["instances"]]
+            used = ", ".join(f"{card['memory_used_mib'] or 0:.0f}" for card in shown)
             seen = f"{used} MiB used; our children are gone"
             if still := children & set(left):
                 seen = f"{used} MiB used; our children {still} still have a GPU"

@@ -62,9 +62,9 @@ class Reader:
 class Cards:
     """The GPUs of one host."""
 
-    def __init__(self, folder: Path, count: int = 2) -> None:
+    def __init__(self, folder: Path, count: int = 2, mig: int = 0) -> None:
         self.ledger = folder / "cards"
-        self.env = gpu.environment(str(gpu.build()), str(self.ledger), count)
+        self.env = gpu.environment(str(gpu.build()), str(self.ledger), count, mig)
         self.node = Node("gpu-host", "none", ("127.0.0.1",), devices=(), env=self.env)
 
     def read(self) -> list[dict[str, Any]]:

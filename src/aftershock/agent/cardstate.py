@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
-from . import gpu
+from . import gpu, mig
 from .clock import start_ticks
 from .errors import AgentError, CannotDo
 from .hooks import OUR_PROCESS
@@ -52,9 +52,12 @@ def _of_card(card: Dict[str, Any]) -> Iterator[str]:
         yield power_line(uuid, card["power_set_w"])
     if CLOCKS_SET in card["throttled_by"]:
         yield clocks_line(uuid)
-    for one in card["processes"]:
-        if gpu.is_child_of_ours(one["command"]):
-            yield process_line(uuid, one["pid"], start_ticks(one["pid"]))
+    on_instances = {one["pid"] for part in card["instances"] for one in part["processes"]}
+    for user in mig.with_instances([card]):
+        for one in user["processes"]:
+            told_twice = user is card and one["pid"] in on_instances
+            if gpu.is_child_of_ours(one["command"]) and not told_twice:
+                yield process_line(user["uuid"], one["pid"], start_ticks(one["pid"]))
 
 
 def power_line(uuid: str, watts: float) -> str:

@@ -8,7 +8,7 @@ import re
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-from . import chosen, kernellog
+from . import chosen, kernellog, mig
 from .errors import CannotDo, Invalid
 
 _MIB = 1 << 20
@@ -72,7 +72,8 @@ def looked_at(over_s: float = 0.0) -> List[Told]:
     Beside the figures: `processes` (pid, used_mib, command), `throttled_by`, `ecc_uncorrected`
     since the driver was loaded, `compute_mode`, `level` (`emulated` where the driver says it is a
     mock) and `xids`, those that came meanwhile (`logged_xids`: by the kernel's log). `window`:
-    figure → min, max, mean, count. What a card doesn't tell is None.
+    figure → min, max, mean, count. What a card doesn't tell is None. `instances`: those of a card
+    that MIG splits, each as if it were a card (`index` is `0 MIG 1`, `parent` its card's).
     """
     if not 0 <= over_s <= _LONGEST_S:
         raise Invalid(f"gpu: over_s {over_s}: 0 to {_LONGEST_S:g} seconds")
@@ -92,6 +93,10 @@ def looked_at(over_s: float = 0.0) -> List[Told]:
         card["logged_xids"] = logged[index] if logged else None
         card["window"] = _window([reading[index] for reading in readings])
         card["xids"] = xids.get(index, [])
+        for part in card["instances"]:
+            own = [one for reading in readings for one in reading[index]["instances"]]
+            part["window"] = _window([one for one in own if one["uuid"] == part["uuid"]])
+        card["instances"] = [mig.as_card(card, part) for part in card["instances"]]
     return cards
 
 
@@ -115,7 +120,9 @@ def _logged(cards: Sequence[Told], after: Optional[int]) -> List[List[Told]]:
 
 
 def find(names: Sequence[str]) -> List[Told]:
-    """The GPUs that are named by index or UUID, or `all`; Invalid for one that isn't there.
+    """The GPUs that are named by index or UUID, MIG instances by UUID, or `all` GPUs.
+
+    Invalid for one that isn't there.
 
     NVML stays open from here on: a driver that nobody uses forgets clocks and limits, and takes
     seconds a card to begin anew, in the midst of a heal.
@@ -128,7 +135,10 @@ def find(names: Sequence[str]) -> List[Told]:
         return cards
     found = []
     for name in names:
-        match = [card for card in cards if name in (str(card["index"]), card["uuid"])]
+        if name.startswith(mig.PREFIX):
+            mig.check_there(name, cards)
+        there_are = mig.with_instances(cards)
+        match = [card for card in there_are if name in (str(card["index"]), card["uuid"])]
         if not match:
             there = ", ".join(f"{card['index']} ({card['uuid']})" for card in cards) or "none"
             raise Invalid(f"no GPU {name} here: there is {there}")
@@ -139,6 +149,7 @@ def find(names: Sequence[str]) -> List[Told]:
 def _card(library: Any, index: int, more: Callable[[Any, Any], Told]) -> Told:
     told: Told = {"index": index, "uuid": "", "name": "", "lost": False}
     empty: Told = {**told, **dict.fromkeys(FIGURES), "memory_total_mib": None, "processes": []}
+    empty["instances"] = []
     try:
         handle = library.nvmlDeviceGetHandleByIndex(index)
         told["uuid"] = _text(library.nvmlDeviceGetUUID(handle))
@@ -170,6 +181,7 @@ def _figures(library: Any, handle: Any) -> Told:
         "sm_clock_mhz": _asked(
             library, lambda n, h: n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_SM), handle
         ),
+        "instances": mig.instances(library, handle, _brief),
     }
 
 
@@ -180,7 +192,6 @@ def _everything(library: Any, handle: Any) -> Told:
     mode = ask(lambda n, h: n.nvmlDeviceGetComputeMode(h))
     kept = ask(lambda n, h: n.nvmlDeviceGetPersistenceMode(h))
     reasons = ask(lambda n, h: n.nvmlDeviceGetCurrentClocksThrottleReasons(h))
-    users = ask(lambda n, h: n.nvmlDeviceGetComputeRunningProcesses(h)) or []
     driver = _text(library.nvmlSystemGetDriverVersion())
     return {
         **_figures(library, handle),
@@ -193,17 +204,28 @@ def _everything(library: Any, handle: Any) -> Told:
         "persistence": None if kept is None else "on" if kept else "off",
         "pci": ask(_place),
         "mig": bool(ask(lambda n, h: n.nvmlDeviceGetMigMode(h)[0])),
-        "processes": [
-            {
-                "pid": one.pid,
-                "used_mib": (one.usedGpuMemory or 0) / _MIB,
-                "command": _command(one.pid),
-            }
-            for one in users
-        ],
+        "processes": _processes(library, handle),
+        "instances": mig.instances(library, handle, _of_instance),
         "driver": driver,
         "level": "emulated" if driver.endswith("-mock") else "hardware",
     }
+
+
+def _of_instance(library: Any, part: Any) -> Told:
+    return {
+        **_brief(library, part),
+        **mig.ids(library, part),
+        "name": _text(library.nvmlDeviceGetName(part)),
+        "processes": _processes(library, part),
+    }
+
+
+def _processes(library: Any, handle: Any) -> List[Told]:
+    users = _asked(library, lambda n, h: n.nvmlDeviceGetComputeRunningProcesses(h), handle) or []
+    return [
+        {"pid": one.pid, "used_mib": (one.usedGpuMemory or 0) / _MIB, "command": _command(one.pid)}
+        for one in users
+    ]
 
 
 def _named_reasons(bits: Optional[int]) -> List[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Mapping
 
-from . import cardstate, gpu
+from . import cardstate, gpu, mig
 from .classifier import check_options
 from .clock import end_process, identity, is_there
 from .errors import AgentError, Invalid, NotUndone
@@ -54,15 +54,12 @@ class _OnGpus(Hogs, ABC):
         which = f"GPU {card['index']}"
         if card["lost"]:
             raise AgentError(f"{self.kind}: {which} is lost: reset it, or restart the host")
-        if card["mig"]:
-            raise Invalid(
-                f"{self.kind}: {which} is split by MIG, and its instances are not supported: "
-                "name a GPU that isn't"
-            )
+        mig.check_not_whole(card, self.kind)
         if card["compute_mode"] not in (None, "default"):
             raise Invalid(
                 f"{self.kind}: {which} is in {card['compute_mode']} mode, where two processes "
-                f"can't share it: set it to default (nvidia-smi -i {card['index']} -c 0)"
+                "can't share it: set it to default "
+                f"(nvidia-smi -i {card.get('parent', card['index'])} -c 0)"
             )
         gpu.check_users(card, self._options["used_by"], self._options["anyone"], self.kind)
 
@@ -132,6 +129,14 @@ class GpuCompute(_OnGpus):
     def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
         check_options(options, _COMPUTE)
         super().__init__(injection, options)
+
+    def _check(self, card: Dict[str, Any]) -> None:
+        if card.get("mig"):
+            raise Invalid(
+                f"gpu-compute: GPU {card['index']} is split by MIG, and NVML tells nobody how busy "
+                "that is, so no effect could be seen: name a GPU that isn't split"
+            )
+        super()._check(card)
 
     def _words(self, card: Dict[str, Any]) -> Dict[str, Any]:
         """What the child of a GPU is told."""

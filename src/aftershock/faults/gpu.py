@@ -14,15 +14,18 @@ _MOST_STEPS = 1000
 _LONGEST_S = 3600.0
 
 
-def check_gpus(gpus: tuple[str, ...]) -> None:
-    """Refuse what names no GPU."""
+def check_gpus(gpus: tuple[str, ...], whole: str = "") -> None:
+    """Refuse what names no GPU.
+
+    `whole`: why it must be a GPU, not a MIG instance; nothing where that may be named, too.
+    """
     if not gpus:
-        raise InvalidFault("gpus: none is named: indexes (0,1), UUIDs (GPU-…), or all")
+        raise InvalidFault("gpus: none is named: indexes (0,1), UUIDs (GPU-…, MIG-…), or all")
     for name in gpus:
-        if name.startswith("MIG-"):
-            raise InvalidFault(f"gpus: {name} is a MIG instance: these are not supported yet")
-        if not (name.isdecimal() or name.startswith("GPU-") or gpus == ("all",)):
-            raise InvalidFault(f"gpus: {name!r}: an index (0), a UUID (GPU-…), or all alone")
+        if name.startswith("MIG-") and whole:
+            raise InvalidFault(f"gpus: {name} is a MIG instance, and {whole}")
+        if not (name.isdecimal() or name.startswith(("GPU-", "MIG-")) or gpus == ("all",)):
+            raise InvalidFault(f"gpus: {name!r}: an index (0), a UUID (GPU-…, MIG-…), or all alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class GpuComputePressure:
     """Keep all processors of GPUs busy for `duty_percent` of the time, by kernels of our own.
 
     `bound`: by `compute`, or by the `bandwidth` of the GPU's memory. The rest is as it is for
-    `GpuMemoryPressure`.
+    `GpuMemoryPressure`, but for MIG instances, which are refused.
     """
 
     gpus: tuple[str, ...] = ("0",)
@@ -123,7 +126,8 @@ class GpuComputePressure:
     anyone: bool = False
 
     def __post_init__(self) -> None:
-        check_gpus(self.gpus)
+        unseen = "NVML tells nobody how busy one is, so no effect could be seen: name a whole GPU"
+        check_gpus(self.gpus, unseen)
         if not 1 <= self.duty_percent <= 100:
             raise InvalidFault(f"duty_percent {self.duty_percent:g}: 1 to 100")
         if self.bound not in ("compute", "bandwidth"):

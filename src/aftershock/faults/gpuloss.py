@@ -39,7 +39,7 @@ class GpuLoss:
     kernel_log: bool = False
 
     def __post_init__(self) -> None:
-        check_gpus(self.gpus)
+        check_gpus(self.gpus, "an Xid is its whole card's: name the GPU, by index or UUID")
         if self.error not in ERRORS:
             raise InvalidFault(f"error {self.error!r}: one of {', '.join(ERRORS)}")
         if not 0 <= self.xid <= 999:

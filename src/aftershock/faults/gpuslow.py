@@ -26,7 +26,11 @@ class GpuSlowdown:
     anyone: bool = False
 
     def __post_init__(self) -> None:
-        check_gpus(self.gpus)
+        check_gpus(
+            self.gpus,
+            "clocks and power limits are its whole card's: name the GPU, if all who share it may "
+            "feel that",
+        )
         for name in ("clock_mhz", "power_w"):
             if not 0 <= getattr(self, name) <= 100_000:
                 raise InvalidFault(f"{name} {getattr(self, name):g}: more than 0, or 0 to leave it")

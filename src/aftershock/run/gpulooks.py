@@ -55,11 +55,20 @@ def _named(cards: Sequence[Told], gpus: str, node: str) -> list[Told]:
         if not cards:
             raise Unsupported(f"{node}: there is no GPU")
         return list(cards)
-    chosen = [card for card in cards if {str(card["index"]), card["uuid"]} & set(words)]
+    there_are = [one for card in cards for one in (card, *card.get("instances", ()))]
+    chosen = [one for one in there_are if {str(one["index"]), one["uuid"]} & set(words)]
     if len(chosen) < len(words):
-        there = ", ".join(str(card["index"]) for card in cards) or "none"
+        there = ", ".join(_there(one) for one in there_are) or "none"
         raise InvalidInput(f"{node}: no such GPU among {gpus!r}: there is {there}")
     return chosen
+
+
+def _there(card: Told) -> str:
+    return f"{card['index']} ({card['uuid']})" if _is_instance(card) else str(card["index"])
+
+
+def _is_instance(card: Told) -> bool:
+    return "parent" in card
 
 
 def xids(run: Run, place: Mapping[str, str], over_s: Any, source: str) -> list[Told]:
@@ -68,6 +77,11 @@ def xids(run: Run, place: Mapping[str, str], over_s: Any, source: str) -> list[T
         raise InvalidInput(f"source {source!r}: nvml or kernel-log")
     found = []
     for card in look(run, place["where"], place["gpus"], over_s):
+        if _is_instance(card):
+            raise Unsupported(
+                f"GPU {card['index']} of {card['node']} is a MIG instance, and Xids are the whole "
+                f"card's: name GPU {card['parent']}"
+            )
         which = {"node": card["node"], "index": card["index"]}
         if source == "nvml":
             found += [{**which, "xid": xid} for xid in card["xids"]]
@@ -112,6 +126,10 @@ def _value(card: Told, what: str, over_time: str) -> float:
         return 100 * used / (used + free)
     if what in card.get("window", {}):
         return float(card["window"][what][over_time])
+    if _is_instance(card):
+        raise Unsupported(
+            f"{which} is a MIG instance: NVML tells its memory and its processes, not its {what}"
+        )
     if what == "last_xid" and what not in card:
         return float((card["xids"] or [0])[-1])
     if card.get(what) is None:
