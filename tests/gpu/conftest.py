@@ -30,6 +30,21 @@ def card() -> dict[str, Any]:
     return found
 
 
+@pytest.fixture
+def instances(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """The MIG instances of the first GPU."""
+    if not card["instances"]:
+        pytest.skip("GPU 0 HAS NO MIG INSTANCE (nvidia-smi -mig 1; mig -cgi): none is tested here")
+    return list(card["instances"])
+
+
+@pytest.fixture(autouse=True)
+def whole(request: pytest.FixtureRequest, card: dict[str, Any]) -> None:
+    """Whoever doesn't ask for instances wants a GPU that isn't split."""
+    if card["mig"] and "instances" not in request.fixturenames:
+        pytest.skip("GPU 0 IS SPLIT BY MIG: of the whole of it nothing is tested here")
+
+
 @pytest.fixture(scope="session")
 def figures(card: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What was measured, by name; kept beside the card's name and its driver's version."""

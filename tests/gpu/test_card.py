@@ -79,6 +79,27 @@ def test_most_of_the_card_is_taken_seen_by_nvml_and_freed_after_sigkill(
     injection.revert()
 
 
+def test_memory_of_a_mig_instance_is_taken_freed_after_sigkill_and_its_neighbours_is_not(
+    instances: list[dict[str, Any]], figures: dict[str, Any], inject: Any, fleet: Any
+) -> None:
+    def used() -> list[float]:
+        return [one["memory_used_mib"] for one in gpu.looked_at()[0]["instances"]]
+
+    wanted, (was, *others) = int(0.8 * instances[0]["memory_free_mib"]), used()
+    injection = inject(GpuMemoryPressure((instances[0]["uuid"],), take_mib=wanted))
+    assert injection.observe()["bit"] is True, injection.evidence
+    pressed, *beside = used()
+    figures["taken_mib_of_an_instance"] = round(pressed - was)
+    assert 0.98 * wanted <= pressed - was < wanted + CONTEXT_MIB
+    assert beside == pytest.approx(others, abs=64)
+    os.kill(fleet.fresh(HERE).pid, signal.SIGKILL)
+    killed = time.monotonic()
+    while used()[0] > was + 64 and time.monotonic() < killed + 30:
+        time.sleep(0.01)
+    assert used() == pytest.approx([was, *others], abs=64)
+    injection.revert()
+
+
 def test_reading_nvml_ten_times_a_second_costs_little(figures: dict[str, Any]) -> None:
     began = time.process_time()
     (first, *_) = gpu.looked_at(5.0)
