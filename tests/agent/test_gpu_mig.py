@@ -16,7 +16,9 @@ from test_gpu_probes import ALL, HOW
 from test_host import hogs
 from wires import is_gone, wait_for
 
+from aftershock.agent import mig
 from aftershock.agent.cardstate import BLIND
+from aftershock.agent.errors import Invalid
 from aftershock.errors import InvalidFault, InvalidInput, NotApplied, Unsupported
 from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
 from aftershock.faults.gpuloss import GpuLoss
@@ -212,6 +214,16 @@ def test_an_instance_of_a_card_that_is_not_split_is_none(tmp_path: Path, make: A
     with pytest.raises(NotApplied, match=r"no MIG instance MIG-1 here: no GPU .* is split by MIG"):
         make(GpuMemoryPressure(("MIG-1",), take_mib=1), node=cards.node)
     assert cards.used() == [600, 600]
+
+
+def test_a_card_that_is_split_and_has_no_instance_yet_says_how_to_get_one() -> None:
+    card = {"index": 0, "mig": True, "lost": False, "instances": []}
+    with pytest.raises(
+        Invalid, match=r"GPU 0 is split by MIG: create an instance \(nvidia-smi mig"
+    ):
+        mig.check_not_whole(card, "gpu-memory")
+    with pytest.raises(Invalid, match="but has none yet: create one"):
+        mig.check_there("MIG-1", [card])
 
 
 @pytest.mark.parametrize(
