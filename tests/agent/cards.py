@@ -62,9 +62,11 @@ class Reader:
 class Cards:
     """The GPUs of one host."""
 
-    def __init__(self, folder: Path, count: int = 2, mig: int = 0) -> None:
+    def __init__(
+        self, folder: Path, count: int = 2, mig: int = 0, contiguous: bool = False
+    ) -> None:
         self.ledger = folder / "cards"
-        self.env = gpu.environment(str(gpu.build()), str(self.ledger), count, mig)
+        self.env = gpu.environment(str(gpu.build()), str(self.ledger), count, mig, contiguous)
         self.node = Node("gpu-host", "none", ("127.0.0.1",), devices=(), env=self.env)
 
     def read(self) -> list[dict[str, Any]]:

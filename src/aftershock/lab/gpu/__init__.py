@@ -15,6 +15,7 @@ _HERE = Path(__file__).parent
 LIBRARIES = {"mock_nvml.c": "libnvidia-ml.so.1", "mock_cuda.c": "libcuda.so.1"}
 PROGRAMS = {"mock_dcgmi.c": "dcgmi"}
 LEDGER, COUNT, MIG = "MOCKGPU_LEDGER", "MOCKGPU_COUNT", "MOCKGPU_MIG"
+CONTIGUOUS = "MOCKGPU_CONTIGUOUS"
 
 
 def build() -> Path:
@@ -23,10 +24,14 @@ def build() -> Path:
     return native.build("mock-gpu", made, list(_HERE.glob("mock_*.[ch]")), "the lab's GPUs")
 
 
-def environment(libraries: str, ledger: str, count: int = 1, mig: int = 0) -> dict[str, str]:
+def environment(
+    libraries: str, ledger: str, count: int = 1, mig: int = 0, contiguous: bool = False
+) -> dict[str, str]:
     """What a process is started with so that pynvml, libcuda's users and `dcgmi` meet the mock.
 
     `count`: how many cards the node has; `mig`: into how many instances each is split, 0 for none.
+    `contiguous`: an allocation needs a hole of its size, as on no real card that maps memory in
+    pages.
     """
     path = os.environ.get("LD_LIBRARY_PATH")
     return {
@@ -35,4 +40,5 @@ def environment(libraries: str, ledger: str, count: int = 1, mig: int = 0) -> di
         LEDGER: ledger,
         COUNT: str(count),
         MIG: str(mig),
+        CONTIGUOUS: str(int(contiguous)),
     }

@@ -45,6 +45,8 @@ class _Ledger(ctypes.Structure):
         ("count", ctypes.c_uint32),
         ("pid_namespace", ctypes.c_uint64),
         ("cards", _Card * 8),
+        ("contiguous", ctypes.c_uint32),
+        ("owners", ctypes.c_uint8 * 40_660 * 8),
     )
 
 

@@ -13,7 +13,7 @@ enum { COMPUTE_DEFAULT = 0, COMPUTE_PROHIBITED = 2 };
 #define MULTIPROCESSORS 132
 #define MULTIPROCESSOR_COUNT 16 /* the attribute's number */
 
-typedef struct { uint64_t address, bytes; unsigned card; } block_t;
+typedef struct { uint64_t address, bytes; unsigned card, page; } block_t; /* page: the first of a contiguous card */
 static block_t blocks[BLOCKS]; /* what this process holds; the ledger knows only the sum */
 static int block_count;
 static uint64_t next_address = FIRST_ADDRESS;
@@ -69,6 +69,21 @@ static slot_t *own_slot(unsigned card) {
     }
     if (empty) *empty = (slot_t){.pid = pid, .instance = instance, .started = start_time(pid)};
     return empty;
+}
+
+static uint64_t pages_of(uint64_t bytes) { return (bytes + PAGE_BYTES - 1) / PAGE_BYTES; }
+
+/* The first hole of so many pages; PAGES where there is none. */
+static unsigned find_hole(unsigned card, uint64_t wanted) {
+    const uint8_t *owners = ledger->owners[card], *end = owners + PAGES, *from = owners;
+    while ((from = memchr(from, 0, (size_t)(end - from)))) {
+        const uint8_t *to = from;
+        while (to < end && !*to && (uint64_t)(to - from) < wanted) to++;
+        if ((uint64_t)(to - from) == wanted) return (unsigned)(from - owners);
+        if (to == end) break;
+        from = to;
+    }
+    return PAGES;
 }
 
 static void add_busy(bucket_t *buckets, uint64_t index, uint64_t busy) {
@@ -155,7 +170,7 @@ int cuDevicePrimaryCtxRelease_v2(int device) {
     if (!enter()) return NO_DEVICE;
     unsigned card = visible[device];
     slot_t *slot = own_slot(card);
-    if (slot) memset(slot, 0, sizeof *slot);
+    if (slot) drop(card, (int)(slot - ledger->cards[card].slots));
     for (int i = block_count - 1; i >= 0; i--)
         if (blocks[i].card == card) blocks[i] = blocks[--block_count];
     return leave(OK);
@@ -186,8 +201,13 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     slot_t *slot = own_slot(card);
     uint64_t room = share_of(&ledger->cards[card], TOTAL_BYTES) - used_in(&ledger->cards[card], instance);
     if (!slot || block_count == BLOCKS || bytes > room) return leave(OUT_OF_MEMORY);
+    unsigned page = 0;
+    if (ledger->contiguous) {
+        if ((page = find_hole(card, pages_of(bytes))) == PAGES) return leave(OUT_OF_MEMORY);
+        memset(&ledger->owners[card][page], (int)(slot - ledger->cards[card].slots) + 1, pages_of(bytes));
+    }
     slot->bytes += bytes;
-    blocks[block_count++] = (block_t){next_address, bytes, card};
+    blocks[block_count++] = (block_t){next_address, bytes, card, page};
     *address = next_address;
     next_address += (bytes + 511) / 512 * 512;
     return leave(OK);
@@ -200,6 +220,8 @@ int cuMemFree_v2(uint64_t address) {
             slot_t *slot = own_slot(blocks[i].card);
             if (!slot || i >= block_count) break; /* a forked child holds none of its parent's */
             slot->bytes -= blocks[i].bytes;
+            if (ledger->contiguous)
+                memset(&ledger->owners[blocks[i].card][blocks[i].page], 0, pages_of(blocks[i].bytes));
             blocks[i] = blocks[--block_count];
             return leave(OK);
         }

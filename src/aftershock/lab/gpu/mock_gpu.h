@@ -5,7 +5,10 @@
  * as MOCKGPU_COUNT said when it was made (one, unless told), each split by MIG into as many equal instances
  * as MOCKGPU_MIG said (none, unless told). Memory belongs to processes and returns
  * when they end, however they end: a slot counts only while its PID lives with the start time noted in
- * it. Utilisation is the share of the last second in which kernels ran. */
+ * it. Utilisation is the share of the last second in which kernels ran.
+ *
+ * Cards map memory in pages, as real ones do: what is free in bits and pieces serves a large allocation
+ * as well. Where MOCKGPU_CONTIGUOUS=1 was said when the ledger was made, each needs a hole of its size. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +33,8 @@
 #define EVENTS 32 /* Xids that are remembered */
 #define TOTAL_BYTES (80ull << 30)
 #define RESERVED_BYTES (600ull << 20)
+#define PAGE_BYTES (2ull << 20)
+#define PAGES ((TOTAL_BYTES - RESERVED_BYTES) / PAGE_BYTES)
 #define TOP_MHZ 1980u
 #define TOP_MILLIWATTS 700000u
 #define CARD_NAME "Aftershock Mock H100 80GB"
@@ -53,6 +58,8 @@ typedef struct {
     uint32_t magic, count;
     uint64_t pid_namespace;
     card_t cards[CARDS];
+    uint32_t contiguous;
+    uint8_t owners[CARDS][PAGES]; /* of each page: its slot, from 1; 0: free. Of contiguous cards only */
 } ledger_t;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -121,15 +128,23 @@ static inline void begin_ledger(uint64_t here) {
         name_card(&ledger->cards[i], getenv("MOCKGPU_LEDGER"), i);
         ledger->cards[i].instances = told_number("MOCKGPU_MIG", 0, INSTANCES);
     }
+    ledger->contiguous = told_number("MOCKGPU_CONTIGUOUS", 0, 1);
     ledger->pid_namespace = here;
     ledger->magic = MAGIC;
+}
+
+/* A slot is empty again, and what its process held is free. */
+static inline void drop(unsigned card, int slot) {
+    memset(&ledger->cards[card].slots[slot], 0, sizeof(slot_t));
+    for (unsigned p = 0; ledger->contiguous && p < PAGES; p++)
+        if (ledger->owners[card][p] == slot + 1) ledger->owners[card][p] = 0;
 }
 
 static inline void drop_dead(void) {
     for (unsigned c = 0; c < ledger->count; c++)
         for (int i = 0; i < SLOTS; i++) {
             slot_t *s = &ledger->cards[c].slots[i];
-            if (s->pid && start_time(s->pid) != s->started) memset(s, 0, sizeof *s);
+            if (s->pid && start_time(s->pid) != s->started) drop(c, i);
         }
 }
 
