@@ -38,6 +38,7 @@ def press_gpu_memory(
     keep: bool = False,
     steps: int = 1,
     over_s: float = 0.0,
+    block_mib: float = 0.0,
     used_by: str = "",
     anyone: bool = False,
     lease_s: float = 120.0,
@@ -49,6 +50,12 @@ def press_gpu_memory(
     meanwhile finds too little. `keep`: what others let go of is taken as well, so that it stays
     scarce when an engine ends. A child of the agent holds it; the driver frees it with the child,
     however that ends. Evidence: NVML's used memory, asked from another process.
+
+    `block_mib` (a multiple of 2): fragmented. Twice as much is taken in blocks of that size, and
+    every other one freed: large allocations fail then although enough is free. Between a third and
+    half of what is free can be held so, in whole blocks; not with `keep` or `steps`. Evidence: the
+    largest single allocation that succeeds, tried by another process, which takes nearly all that
+    is free for a moment. On a GPU that maps memory in pages it succeeds: the fault had no effect.
     """
     words = {
         "gpus": gpus,
@@ -58,6 +65,7 @@ def press_gpu_memory(
         "keep": keep,
         "steps": steps,
         "over_s": over_s,
+        "block_mib": block_mib,
         "used_by": used_by,
         "anyone": anyone,
     }

@@ -57,11 +57,15 @@ class Onlooker(Protocol):
 def wait_for_bite(
     onlooker: Onlooker, channels: Channels, injection: str, within_s: float
 ) -> list[Piece]:
-    """Look until it bites, or the time is over; the last pieces seen."""
+    """Look until it bites, or the time is over; the last pieces seen.
+
+    An onlooker that says `is_decided` would see nothing else any more.
+    """
     until = time.monotonic() + within_s
     while True:
         pieces = onlooker.look(channels, injection)
-        if bites(pieces, onlooker.needed) or time.monotonic() >= until:
+        is_over = time.monotonic() >= until or getattr(onlooker, "is_decided", False)
+        if is_over or bites(pieces, onlooker.needed):
             return pieces
         time.sleep(0.05)
 

@@ -81,7 +81,7 @@ class GpuStrain(Strain):
 class GpuPressed(GpuStrain):
     """NVML's used memory is up by what was taken; the child's own share of it beside that."""
 
-    needed = ("gpu-pressed",)
+    needed: tuple[str, ...] = ("gpu-pressed",)
 
     def __init__(self, fault: Fault, nodes: Sequence[Node]) -> None:
         super().__init__(fault, nodes)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from aftershock import gpupressure, strain
+from aftershock import gpufragments, gpupressure, strain
 from aftershock.attempts import Attempts
 from aftershock.capped import Capped
 from aftershock.counting import Counting
@@ -38,6 +38,7 @@ _OF_HOSTS: Mapping[str, Callable[[Fault, Sequence[Node]], Onlooker]] = {
     "capped": Capped,
     **strain.KINDS,
     **gpupressure.KINDS,
+    **gpufragments.KINDS,
 }
 
 

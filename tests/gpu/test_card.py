@@ -100,6 +100,29 @@ def test_memory_of_a_mig_instance_is_taken_freed_after_sigkill_and_its_neighbour
     injection.revert()
 
 
+def test_memory_in_every_other_block_is_held_and_tried_whatever_a_card_makes_of_it(
+    card: dict[str, Any], figures: dict[str, Any], inject: Any, fleet: Any
+) -> None:
+    """Whether a large allocation fails then is what nobody knows: it is written down."""
+    wanted = int(0.42 * card["memory_free_mib"])
+    injection = inject(GpuMemoryPressure(("0",), take_mib=wanted, block_mib=2), fire=False)
+    armed = used_mib()
+    injection.fire()
+    bit = injection.observe()["bit"]
+    agent = fleet.fresh(HERE)
+    ((step,),) = (one["cards"] for one in agent.ask("observe", injection=injection.id))
+    assert used_mib() - armed == pytest.approx(wanted, rel=0.02)
+    before, during = step["before"], agent.ask("gpu_room", 15.0, uuid=card["uuid"])
+    figures["in_blocks_s"] = round(step["took_s"], 3)
+    figures["largest_allocation"] = {"before": before, "during": during}
+    was, share = (one["largest_mib"] / one["free_mib"] for one in (before, during))
+    assert bit is (was >= 0.9 and share < 0.5), injection.evidence
+    injection.revert()
+    after = agent.ask("gpu_room", 15.0, uuid=card["uuid"])
+    figures["largest_allocation"]["after"] = after
+    assert after["largest_mib"] >= 0.9 * before["largest_mib"]
+
+
 def test_reading_nvml_ten_times_a_second_costs_little(figures: dict[str, Any]) -> None:
     began = time.process_time()
     (first, *_) = gpu.looked_at(5.0)

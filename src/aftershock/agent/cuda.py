@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, List
+from array import array
+from typing import Any, List, Optional
 
 from .errors import AgentError, CannotDo
 
 OUT_OF_MEMORY = 2
 _MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
-_LEAST_BYTES = 2 << 20  # what the driver hands out memory in
+LEAST_BYTES = 2 << 20  # what the driver hands out memory in
 _MOST_BYTES = 1 << 30
 _PATTERN = 0xA5
 
@@ -65,19 +66,52 @@ class Card:
         In pieces of at most 1 GiB; smaller and smaller ones where there is no room for such.
         """
         taken, piece = 0, _MOST_BYTES
-        while size - taken >= _LEAST_BYTES and piece >= _LEAST_BYTES:
+        while size - taken >= LEAST_BYTES and piece >= LEAST_BYTES:
             wanted = min(piece, size - taken)
-            address = ctypes.c_uint64()
-            result = self._cuda.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(wanted))
-            if result == OUT_OF_MEMORY:
+            address = self._block(wanted)
+            if address is None:
                 piece //= 2
                 continue
-            if result:
-                raise AgentError(f"cuMemAlloc_v2: {self._name_of(result)}")
-            self.call("cuMemsetD8_v2", address, ctypes.c_ubyte(_PATTERN), ctypes.c_size_t(wanted))
+            self._write(address, wanted)
             taken += wanted
         self.call("cuCtxSynchronize")
         return taken
+
+    def take_every_other(self, count: int, size: int) -> int:
+        """Hold `count` blocks of `size` bytes with as much free between them; the bytes held.
+
+        Twice as many are taken, or what there is room for, before every other one is freed.
+        """
+        addresses = array("Q")
+        while len(addresses) < 2 * count:
+            address = self._block(size)
+            if address is None:
+                break
+            self._write(address, size)
+            addresses.append(address.value)
+        self.call("cuCtxSynchronize")
+        too_many = max(0, len(addresses) - count)
+        for freed in addresses[1 : 2 * too_many : 2]:
+            self.call("cuMemFree_v2", ctypes.c_uint64(freed))
+        return (len(addresses) - too_many) * size
+
+    def fits(self, size: int) -> bool:
+        """Whether a single allocation succeeds; it is freed at once."""
+        address = self._block(size)
+        if address is not None:
+            self.call("cuMemFree_v2", address)
+        return address is not None
+
+    def _block(self, size: int) -> Optional[ctypes.c_uint64]:
+        """The address of a new one; None where there is no room for it."""
+        address = ctypes.c_uint64()
+        result = self._cuda.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size))
+        if result and result != OUT_OF_MEMORY:
+            raise AgentError(f"cuMemAlloc_v2: {self._name_of(result)}")
+        return None if result else address
+
+    def _write(self, address: ctypes.c_uint64, size: int) -> None:
+        self.call("cuMemsetD8_v2", address, ctypes.c_ubyte(_PATTERN), ctypes.c_size_t(size))
 
     def kernel(self, text: bytes, name: bytes) -> ctypes.c_void_p:
         """A function of a module of PTX, compiled by the driver."""

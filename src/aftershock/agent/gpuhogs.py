@@ -26,11 +26,26 @@ def settle(words: Mapping[str, Any]) -> Card:
 def hold_memory(card: Card, words: Mapping[str, Any], until: float, say: Say) -> None:
     """Take what is wanted, in `steps` equal parts over a while, and hold it.
 
-    `keep`: what others let go of is taken, too, as long as more than `leave` is free.
+    `keep`: what others let go of is taken, too, as long as more than `leave` is free. `block`: in
+    blocks of so many bytes with as much free between them.
     """
     _end_at(until)
     wanted = words["bytes"] if words["bytes"] else max(0, card.free_bytes() - words["leave"])
-    began, taken, failed = time.monotonic(), 0, False
+    began = time.monotonic()
+    if words["block"]:
+        taken = card.take_every_other(wanted // words["block"], words["block"])
+    else:
+        taken = _take(card, words, wanted, began, until)
+    say(taken=taken, wanted=wanted, took_s=time.monotonic() - began)
+    while boottime() < until:
+        time.sleep(min(_POLL_S, max(0.0, until - boottime())))
+        if words["keep"]:
+            card.take(max(0, card.free_bytes() - words["leave"]))
+
+
+def _take(card: Card, words: Mapping[str, Any], wanted: int, began: float, until: float) -> int:
+    """In steps; how much it became."""
+    taken, failed = 0, False
     for step in range(1, words["steps"] + 1):
         due = began + words["over_s"] * (step - 1) / max(1, words["steps"] - 1)
         while time.monotonic() < due and boottime() < until:
@@ -39,11 +54,7 @@ def hold_memory(card: Card, words: Mapping[str, Any], until: float, say: Say) ->
         got = card.take(share) if not failed else 0
         failed = failed or got < 0.99 * share
         taken += got
-    say(taken=taken, wanted=wanted, took_s=time.monotonic() - began)
-    while boottime() < until:
-        time.sleep(min(_POLL_S, max(0.0, until - boottime())))
-        if words["keep"]:
-            card.take(max(0, card.free_bytes() - words["leave"]))
+    return taken
 
 
 def _end_at(until: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Mapping
 
-from . import cardstate, gpu, mig
+from . import cardstate, gpu, gpuroom, mig
 from .classifier import check_options
 from .clock import end_process, identity, is_there
 from .errors import AgentError, Invalid, NotUndone
@@ -15,7 +15,9 @@ from .stress import Hogs
 _MIB = 1 << 20
 _WHOM = ("gpus", "used_by", "anyone")
 _COMPUTE = (*_WHOM, "duty", "bound")
-_MEMORY = (*_WHOM, "take_bytes", "free_bytes", "share", "keep", "steps", "over_s")
+_MEMORY = (*_WHOM, "take_bytes", "free_bytes", "share", "keep", "steps", "over_s", "block_bytes")
+_MOST_BLOCKS = 65_536
+_LEAST_BLOCK = 2 << 20
 
 
 class _OnGpus(Hogs, ABC):
@@ -82,13 +84,24 @@ class _OnGpus(Hogs, ABC):
 
 
 class GpuMemory(_OnGpus):
-    """Memory of GPUs, held: `take_bytes`, or all but `free_bytes`, or until `share` is used."""
+    """Memory of GPUs, held: `take_bytes`, or all but `free_bytes`, or until `share` is used.
+
+    With `block_bytes` in blocks of that size, with as much free between them.
+    """
 
     kind = "gpu-memory"
 
     def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
         check_options(options, _MEMORY)
         super().__init__(injection, options)
+
+    def attach(self) -> Dict[str, Any]:
+        """Of a GPU that is to be fragmented it is known by now how large an allocation can be."""
+        told = super().attach()
+        for words in self._asked:
+            if words["block"]:
+                words["before"] = gpuroom.largest(words["uuid"])
+        return told
 
     def _words(self, card: Dict[str, Any]) -> Dict[str, Any]:
         """What the child of a GPU is told; refuses what is not there."""
@@ -108,6 +121,8 @@ class GpuMemory(_OnGpus):
                 f"gpu-memory: {which} has {free // _MIB} MiB free of {total // _MIB}, not "
                 f"{wanted // _MIB}: take less"
             )
+        if options["block_bytes"]:
+            wanted = in_blocks(which, wanted, free, options["block_bytes"])
         return {
             "kind": self.kind,
             "uuid": card["uuid"],
@@ -118,7 +133,36 @@ class GpuMemory(_OnGpus):
             "keep": options["keep"],
             "steps": options["steps"],
             "over_s": options["over_s"],
+            "block": options["block_bytes"],
         }
+
+
+def in_blocks(which: str, wanted: int, free: int, block: int) -> int:
+    """What is held of it in whole blocks, twice which is taken first; refuses what can't be."""
+    held, free_mib = wanted // block * block, free // _MIB
+    if not held:
+        raise AgentError(
+            f"gpu-memory: blocks of {block // _MIB} MiB on {which}, and only {wanted // _MIB} MiB "
+            "are to be held: say a smaller block_mib"
+        )
+    if 2 * held > _MOST_BLOCKS * block:
+        least = -(-2 * wanted // (_MOST_BLOCKS * _LEAST_BLOCK)) * _LEAST_BLOCK // _MIB
+        raise AgentError(
+            f"gpu-memory: {2 * held // block} blocks of {block // _MIB} MiB on {which}, and "
+            f"{_MOST_BLOCKS} at most: say block_mib {least} or more"
+        )
+    if 2 * held > free:
+        raise AgentError(
+            f"gpu-memory: {which} has {free_mib} MiB free, and holding {held // _MIB} in every "
+            f"other block takes twice as much at first: hold {free_mib // 2} at most"
+        )
+    if free - 2 * held >= (free - held) / 2:
+        raise AgentError(
+            f"gpu-memory: {which} has {free_mib} MiB free; with {held // _MIB} held in every "
+            f"other block {(free - 2 * held) // _MIB} would stay in one piece, too large to fail: "
+            f"hold more than a third of it, {free_mib // 3}, and {free_mib // 2} at most"
+        )
+    return held
 
 
 class GpuCompute(_OnGpus):

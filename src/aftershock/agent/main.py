@@ -192,10 +192,10 @@ def main() -> None:
 
         use_up(*sys.argv[2:])
         return
-    if sys.argv[1:2] == ["fork"]:
-        from .trying import main as fork
+    if sys.argv[1:2] in (["fork"], ["allocate"]):
+        from . import gpuroom, trying
 
-        fork(sys.argv[2])
+        {"fork": trying.main, "allocate": gpuroom.main}[sys.argv[1]](sys.argv[2])
         return
     state, host = _words(sys.argv[1:])
     with contextlib.suppress(OSError):  # leads a group of its own already

@@ -31,6 +31,7 @@ SLOW = frozenset(
         "ask",
         "xid",
         "kernel_log",
+        "gpu_room",
     }
 )
 
@@ -185,6 +186,12 @@ class Operations:
         from .xids import last_xids
 
         return last_xids([index])[index]
+
+    def op_gpu_room(self, *, uuid: str) -> Dict[str, float]:
+        """How large a single allocation on a GPU can be; it takes nearly all for a moment."""
+        from .gpuroom import largest
+
+        return largest(uuid)
 
     def op_kernel_log(self, *, after: Optional[int] = None) -> Dict[str, Any]:
         """Xids in the kernel's log since a record, and its newest record."""

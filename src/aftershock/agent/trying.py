@@ -6,16 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from . import cgroups
 from .errors import AgentError
 
 
-def ask_another(verb: str, told: List[Any]) -> Dict[str, Any]:
+def ask_another(verb: str, told: List[Any], within_s: Optional[float] = None) -> Dict[str, Any]:
     """What a process of our own program finds, which holds nothing and traces nobody."""
     words = [sys.executable, "-I", "-S", sys.argv[0], verb, json.dumps(told)]
-    done = subprocess.run(words, check=False, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    pipes: Dict[str, Any] = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    try:
+        done = subprocess.run(words, check=False, timeout=within_s, **pipes)
+    except subprocess.TimeoutExpired:
+        raise AgentError(f"who was to {verb} did not end within {within_s} s") from None
     if done.returncode:
         raise AgentError(f"who was to {verb} did not start, or failed: is the host out of memory?")
     answer: Dict[str, Any] = json.loads(done.stdout)

@@ -70,6 +70,7 @@ EffectKind = Literal[
     "exhausted",
     "swapped",
     "gpu-pressed",
+    "gpu-fragmented",
     "gpu-lost",
     "gpu-busy",
     "gpu-slow",

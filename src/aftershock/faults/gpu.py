@@ -12,6 +12,7 @@ MIB = 1 << 20
 _MOST_MIB = 1 << 24
 _MOST_STEPS = 1000
 _LONGEST_S = 3600.0
+_PAGE_MIB = 2  # what a driver hands out memory in
 
 
 def check_gpus(gpus: tuple[str, ...], whole: str = "") -> None:
@@ -34,9 +35,12 @@ class GpuMemoryPressure:
 
     `gpus`: indexes, UUIDs, or `all`. `keep`: what others let go of meanwhile is taken as well, so
     that no more than `free_mib`, or the rest of the `share`, is ever free. In `steps` equal parts
-    over `over_s` seconds. `used_by`: a regular expression for the command lines of those who may
-    use the GPUs; anybody else's GPU is refused, unless `anyone`. A child of the agent for each GPU
-    holds it; the driver takes it back with the child, and the kernel ends that with the agent.
+    over `over_s` seconds. `block_mib`: in blocks of that size with as much free between them, so
+    that large allocations fail where a GPU needs memory in one piece; twice as much is taken for a
+    moment, and what is held is whole blocks. `used_by`: a regular expression for the command lines
+    of those who may use the GPUs; anybody else's GPU is refused, unless `anyone`. A child of the
+    agent for each GPU holds it; the driver takes it back with the child, and the kernel ends that
+    with the agent.
     """
 
     gpus: tuple[str, ...] = ("0",)
@@ -46,11 +50,13 @@ class GpuMemoryPressure:
     keep: bool = False
     steps: int = 1
     over_s: float = 0.0
+    block_mib: float = 0.0
     used_by: str = ""
     anyone: bool = False
 
     def __post_init__(self) -> None:
         check_gpus(self.gpus)
+        self._check_blocks()
         given = [name for name in ("take_mib", "free_mib", "share") if getattr(self, name)]
         if len(given) != 1:
             raise InvalidFault(
@@ -71,6 +77,24 @@ class GpuMemoryPressure:
         if self.over_s and self.steps == 1:
             raise InvalidFault(f"over_s {self.over_s:g} with one step: say how many steps")
 
+    def _check_blocks(self) -> None:
+        """Every other block is freed once, at the begin."""
+        if self.block_mib % _PAGE_MIB or not 0 <= self.block_mib <= _MOST_MIB:
+            raise InvalidFault(
+                f"block_mib {self.block_mib:g}: 0 for no blocks, or a multiple of {_PAGE_MIB} MiB, "
+                "which drivers hand out memory in"
+            )
+        if self.block_mib and self.keep:
+            raise InvalidFault(
+                "block_mib with keep: that would take what is freed between the blocks: leave one "
+                "of them out"
+            )
+        if self.block_mib and self.steps > 1:
+            raise InvalidFault(
+                f"block_mib with {self.steps} steps: each would fill what the one before it freed: "
+                "take the blocks in one"
+            )
+
     @property
     def name(self) -> str:
         """One word for reports and ids."""
@@ -83,8 +107,8 @@ class GpuMemoryPressure:
 
     @property
     def effect(self) -> Effect:
-        """NVML's used memory rises."""
-        return Effect("gpu-pressed", self.over_s)
+        """NVML's used memory rises; of blocks, large allocations fail beside that."""
+        return Effect("gpu-fragmented" if self.block_mib else "gpu-pressed", self.over_s)
 
     def cuts(self, address: str) -> bool:
         """It cuts nobody off."""
@@ -100,6 +124,7 @@ class GpuMemoryPressure:
             "keep": self.keep,
             "steps": self.steps,
             "over_s": self.over_s,
+            "block_bytes": int(self.block_mib * MIB),
             "used_by": self.used_by,
             "anyone": self.anyone,
         }

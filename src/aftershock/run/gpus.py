@@ -36,6 +36,7 @@ def press_memory(run: Run, where: str, words: Words, lease_s: Any) -> Told:
         keep=wording.truth("keep", words["keep"]),
         steps=wording.whole("steps", words["steps"]),
         over_s=wording.number("over_s", words["over_s"]),
+        block_mib=wording.number("block_mib", words["block_mib"]),
     )
     return _on_hosts(run, where, fault, lease_s)
 
