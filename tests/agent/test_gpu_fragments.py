@@ -165,6 +165,20 @@ def test_too_many_blocks_are_refused_with_the_smallest_that_works() -> None:
     assert in_blocks("GPU 0", more // 2, more, 6 * MIB) <= more // 2
 
 
+def test_a_trial_finds_the_largest_of_several_holes_and_frees_each_try_before_the_next(
+    cards: Cards, fleet: Fleet
+) -> None:
+    """Of 61320 MiB free 30000 lie before somebody's, and 31320 behind."""
+    uuid = cards.read()[0]["uuid"]
+    with cards.user(30_000) as first, cards.user(20_000):
+        first.kill()
+        first.wait()
+        found = fleet.fresh(cards.node).ask("gpu_room", 15.0, uuid=uuid)
+        assert 0.95 * 31_320 < found["largest_mib"] <= 31_320 and found["free_mib"] == 61_320
+        assert cards.used() == [EMPTY + 20_000, EMPTY], "nothing stays"
+        assert len(cards.read()[0]["users"]) == 1
+
+
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 100, 20_000, 39_000, 40_000])
 def test_the_largest_allocation_is_found_in_few_tries(room: int) -> None:
     free, tries = 40_000, []
