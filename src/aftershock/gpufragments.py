@@ -55,7 +55,7 @@ class GpuFragmented(GpuPressed):
             key = (node.name, card["uuid"])
             if key not in self._tried and "taken" in card:
                 self._tried[key] = _try(channels[node.name], node.name, card)
-            waiting = Piece(_NAME, node.name, None, f"GPU {card['index']}: not yet in blocks")
+            waiting = Piece(_NAME, node.name, False, f"GPU {card['index']}: not yet in blocks")
             found.append(self._tried.get(key, waiting))
         return found
 

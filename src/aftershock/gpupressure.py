@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aftershock.counting import OBSERVE_S
@@ -43,6 +44,15 @@ class GpuStrain(Strain):
         """Every card and every MIG instance, by its UUID."""
         cards: list[dict[str, Any]] = channel.ask("gpu", _ASK_S, over_s=self.over_s)
         return {one["uuid"]: one for card in cards for one in (card, *card["instances"])}
+
+    def look(self, channels: Channels, injection: str) -> list[Piece]:
+        """Every piece, as it is now; one GPU proves nothing where of another nobody can tell."""
+        pieces = super().look(channels, injection)
+        doubtful = {(p.name, p.host) for p in pieces if p.ok is None and p.name in self.needed}
+        return [
+            replace(one, ok=None) if one.ok and (one.name, one.host) in doubtful else one
+            for one in pieces
+        ]
 
     def compare(self, host: str, was: Told, now: Told, step: Told, fault: Fault) -> list[Piece]:
         """The pieces of each card that is pressed."""
