@@ -63,6 +63,29 @@ del held[1::2]
 for line in sys.stdin:
     print(eval(line), flush=True)
 """
+LOOP = """
+import ctypes, time
+cuda = ctypes.CDLL("libcuda.so.1")
+context, address, size = ctypes.c_void_p(), ctypes.c_uint64(), ctypes.c_size_t(1 << 20)
+assert cuda.cuInit(0) == cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+assert cuda.cuCtxSetCurrent(context) == 0
+while True:
+    assert cuda.cuMemAlloc_v2(ctypes.byref(address), size) == cuda.cuMemFree_v2(address) == 0
+    print(flush=True)
+    time.sleep(0.001)
+"""
+LOCKER = """
+import ctypes, sys
+cuda, state = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(-1)
+assert cuda.cuInit(0) == 0
+pid = int(sys.argv[2])
+if sys.argv[1] == "GetState":
+    result = cuda.cuCheckpointProcessGetState(pid, ctypes.byref(state))
+else:
+    result = getattr(cuda, f"cuCheckpointProcess{sys.argv[1]}")(pid, (ctypes.c_uint64 * 8)())
+print(result, state.value)
+"""
+INVALID, ILLEGAL_STATE = 1, 401
 READ = """
 import json, pynvml as n
 n.nvmlInit()
@@ -172,6 +195,13 @@ class Card:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+
+    def lock(self, verb: str, pid: int) -> list[int]:
+        """What a process of its own is told by cuCheckpointProcess…: the result, the state."""
+        command = [sys.executable, "-c", LOCKER, verb, str(pid)]
+        ran = subprocess.run(command, env=self.env, capture_output=True, text=True, check=True)
+        return [int(word) for word in ran.stdout.split()]
 
 
 def say(process: subprocess.Popen[str], command: str = "") -> int:
@@ -366,6 +396,49 @@ def test_a_reused_pid_does_not_inherit(card: Card) -> None:
         raw[at + 8 : at + 16] = (1).to_bytes(8, "little")
         ledger.write_bytes(raw)
         assert card.read()["used"] == 0
+
+
+def rounds(process: subprocess.Popen[bytes], over_s: float) -> int:
+    """How often a process that loops says so within a while, from now on."""
+    assert process.stdout
+    os.set_blocking(process.stdout.fileno(), False)
+    process.stdout.read()
+    time.sleep(over_s)
+    return len(process.stdout.read() or b"")
+
+
+def test_a_locked_process_stands_in_its_next_call_and_goes_on_when_it_is_unlocked(
+    card: Card,
+) -> None:
+    command = [sys.executable, "-c", LOOP]
+    with subprocess.Popen(command, env=card.env, stdout=subprocess.PIPE) as looping:
+        try:
+            assert looping.stdout and looping.stdout.readline()
+            assert card.lock("GetState", looping.pid) == [0, 0] and rounds(looping, 0.5) > 0
+            assert card.lock("Lock", looping.pid) == [0, -1], "by a process that ends then"
+            assert card.lock("GetState", looping.pid) == [0, 1]
+            time.sleep(0.1)  # the call that was under way
+            used = _processor_s(looping.pid)
+            assert rounds(looping, 0.5) == 0
+            assert _processor_s(looping.pid) - used < 0.1, "it waits, and burns no processor"
+            assert card.lock("Lock", looping.pid)[0] == ILLEGAL_STATE
+            with card.hold(GIB) as other:
+                assert say(other) == 0, "it alone"
+                assert say(other, "work") == say(other, "free") == 0
+                assert card.lock("Unlock", other.pid)[0] == ILLEGAL_STATE
+            assert card.lock("Unlock", looping.pid) == [0, -1]
+            assert card.lock("GetState", looping.pid) == [0, 0] and rounds(looping, 0.5) > 0
+            assert card.lock("Lock", looping.pid) == [0, -1]
+        finally:
+            looping.kill()
+    assert card.read()["holders"] == {}, "locked or not, its memory returns with SIGKILL"
+    for verb in ("GetState", "Lock", "Unlock"):
+        assert card.lock(verb, looping.pid)[0] == INVALID == card.lock(verb, os.getpid())[0]
+
+
+def _processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_stranger_to_the_pid_namespace_is_turned_away(card: Card) -> None:

@@ -39,6 +39,10 @@ class _Card(ctypes.Structure):
     )
 
 
+class _Lock(ctypes.Structure):
+    _fields_ = (("pid", ctypes.c_int32), ("started", ctypes.c_uint64))
+
+
 class _Ledger(ctypes.Structure):
     _fields_ = (
         ("magic", ctypes.c_uint32),
@@ -47,6 +51,7 @@ class _Ledger(ctypes.Structure):
         ("cards", _Card * 8),
         ("contiguous", ctypes.c_uint32),
         ("owners", ctypes.c_uint8 * 40_660 * 8),
+        ("locks", _Lock * 64),
     )
 
 

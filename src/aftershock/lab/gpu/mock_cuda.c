@@ -1,16 +1,19 @@
 /* The mock's libcuda.so.1: the part of the driver API that engines and Aftershock's children use.
  *
  * A kernel's second parameter, a u32, says for how many iterations it runs; each takes ITERATION_NS.
- * A process that waits for its kernels while others keep the card busy waits longer. */
+ * A process that waits for its kernels while others keep the card busy waits longer. One that is locked
+ * by cuCheckpointProcessLock waits in its next call, until it is unlocked by whomever. */
 #include "mock_gpu.h"
 
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, DEVICE_UNAVAILABLE = 46, NO_DEVICE = 100, BAD_DEVICE = 101,
-       BAD_CONTEXT = 201 };
+       BAD_CONTEXT = 201, ILLEGAL_STATE = 401 };
+enum { RUNNING = 0, LOCKED = 1 }; /* CUprocessState */
 enum { COMPUTE_DEFAULT = 0, COMPUTE_PROHIBITED = 2 };
 #define FIRST_ADDRESS 0x7f0000000000ull
 #define BLOCKS 65536
 #define ITERATION_NS 4ull
 #define MULTIPROCESSORS 132
+#define POLL_US 10000
 #define MULTIPROCESSOR_COUNT 16 /* the attribute's number */
 
 typedef struct { uint64_t address, bytes; unsigned card, page; } block_t; /* page: the first of a contiguous card */
@@ -23,6 +26,22 @@ static int visible_count = -1;
 static unsigned instance; /* of the visible card, where that is split: CUDA shows a process a single one */
 static _Thread_local unsigned current; /* card + 1; 0: no context */
 static _Thread_local uint64_t pending_ns; /* launched, and not waited for */
+
+static lock_t *lock_of(pid_t pid) { /* 0: one that is free */
+    for (int i = 0; i < LOCKS; i++)
+        if (ledger->locks[i].pid == pid) return &ledger->locks[i];
+    return NULL;
+}
+
+/* enter(), once this process is not locked: the others have the ledger meanwhile. */
+static int begin(void) {
+    while (enter()) {
+        if (!lock_of(getpid())) return 1;
+        leave(0);
+        usleep(POLL_US);
+    }
+    return 0;
+}
 
 /* The card that a word of CUDA_VISIBLE_DEVICES means: its number, how its UUID begins, or an instance's
  * UUID, which is noted. */
@@ -118,12 +137,12 @@ static unsigned crowding(unsigned card) {
 
 int cuInit(unsigned flags) {
     (void)flags;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     look_at_devices();
     return leave(visible_count ? OK : NO_DEVICE);
 }
 
-int cuDriverGetVersion(int *version) { *version = 12040; return OK; }
+int cuDriverGetVersion(int *version) { *version = 12080; return OK; }
 int cuDeviceGetCount(int *count) { *count = visible_count; return OK; }
 int cuDeviceGet(int *device, int ordinal) {
     *device = ordinal;
@@ -136,13 +155,13 @@ int cuDeviceGetName(char *text, int size, int device) {
 }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) {
     (void)device;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     *bytes = share_of(&ledger->cards[0], TOTAL_BYTES);
     return leave(OK);
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     unsigned parts = ledger->cards[0].instances ? ledger->cards[0].instances : 1;
     *value = attribute == MULTIPROCESSOR_COUNT ? (int)(MULTIPROCESSORS / parts) : 0;
     return leave(OK);
@@ -150,7 +169,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 
 int cuDevicePrimaryCtxRetain(void **context, int device) {
     if (device < 0 || device >= visible_count) return BAD_DEVICE;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     card_t *card = &ledger->cards[visible[device]];
     int shared = 0;
     for (int i = 0; i < SLOTS; i++) {
@@ -167,7 +186,7 @@ int cuCtxSetCurrent(void *context) { current = (unsigned)(uintptr_t)context; ret
 
 int cuDevicePrimaryCtxRelease_v2(int device) {
     if (device < 0 || device >= visible_count) return BAD_DEVICE;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     unsigned card = visible[device];
     slot_t *slot = own_slot(card);
     if (slot) drop(card, (int)(slot - ledger->cards[card].slots));
@@ -180,14 +199,15 @@ int cuGetErrorName(int error, const char **name) {
     *name = error == OK ? "CUDA_SUCCESS" : error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
           : error == NO_DEVICE ? "CUDA_ERROR_NO_DEVICE" : error == BAD_DEVICE ? "CUDA_ERROR_INVALID_DEVICE"
           : error == DEVICE_UNAVAILABLE ? "CUDA_ERROR_DEVICE_UNAVAILABLE"
-          : error == BAD_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : "CUDA_ERROR_INVALID_VALUE";
+          : error == BAD_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT"
+          : error == ILLEGAL_STATE ? "CUDA_ERROR_ILLEGAL_STATE" : "CUDA_ERROR_INVALID_VALUE";
     return OK;
 }
 int cuGetErrorString(int error, const char **text) { return cuGetErrorName(error, text); }
 
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     if (!current) return BAD_CONTEXT;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     *total = share_of(&ledger->cards[current - 1], TOTAL_BYTES);
     *free_bytes = *total - used_in(&ledger->cards[current - 1], instance);
     return leave(OK);
@@ -196,7 +216,7 @@ int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
 int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     if (!bytes) return INVALID;
     if (!current) return BAD_CONTEXT;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     unsigned card = current - 1;
     slot_t *slot = own_slot(card);
     uint64_t room = share_of(&ledger->cards[card], TOTAL_BYTES) - used_in(&ledger->cards[card], instance);
@@ -214,7 +234,7 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
 }
 
 int cuMemFree_v2(uint64_t address) {
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     for (int i = 0; i < block_count; i++)
         if (blocks[i].address == address) {
             slot_t *slot = own_slot(blocks[i].card);
@@ -230,7 +250,7 @@ int cuMemFree_v2(uint64_t address) {
 
 int cuMemsetD8_v2(uint64_t address, unsigned char value, size_t bytes) {
     (void)address, (void)value, (void)bytes;
-    return OK;
+    return begin() ? leave(OK) : NO_DEVICE;
 }
 
 int cuModuleLoadData(void **module, const void *image) {
@@ -249,27 +269,65 @@ int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
     (void)function, (void)grid_x, (void)grid_y, (void)grid_z, (void)block_x, (void)block_y, (void)block_z;
     (void)shared, (void)stream, (void)extra;
     if (!current) return BAD_CONTEXT;
+    if (!begin()) return NO_DEVICE;
     pending_ns += *(const uint32_t *)parameters[1] * ITERATION_NS;
-    return OK;
+    return leave(OK);
 }
 
 int cuCtxSynchronize(void) {
     uint64_t busy = pending_ns;
+    if (!begin()) return NO_DEVICE;
+    leave(OK);
     if (!busy) return OK;
     pending_ns = 0;
     struct timespec pause = {(time_t)(busy / 1000000000ull), (long)(busy % 1000000000ull)};
     uint64_t start = now_ns();
     nanosleep(&pause, NULL);
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     note_busy(current - 1, start, busy);
     return leave(OK);
+}
+
+/* When a process that has a context was begun; 0: there is none. */
+static uint64_t user_begun(pid_t pid) {
+    for (unsigned c = 0; pid > 0 && c < ledger->count; c++)
+        for (int i = 0; i < SLOTS; i++)
+            if (ledger->cards[c].slots[i].pid == pid) return ledger->cards[c].slots[i].started;
+    return 0;
+}
+
+int cuCheckpointProcessGetState(int pid, int *state) {
+    if (!enter()) return NO_DEVICE;
+    if (!user_begun(pid)) return leave(INVALID);
+    *state = lock_of(pid) ? LOCKED : RUNNING;
+    return leave(OK);
+}
+
+int cuCheckpointProcessLock(int pid, void *arguments) {
+    (void)arguments; /* nothing is under way that a lock would wait for */
+    if (!enter()) return NO_DEVICE;
+    uint64_t begun = user_begun(pid);
+    if (!begun) return leave(INVALID);
+    if (lock_of(pid)) return leave(ILLEGAL_STATE);
+    lock_t *lock = lock_of(0);
+    if (lock) *lock = (lock_t){pid, begun};
+    return leave(lock ? OK : OUT_OF_MEMORY);
+}
+
+int cuCheckpointProcessUnlock(int pid, void *arguments) {
+    (void)arguments;
+    if (!enter()) return NO_DEVICE;
+    if (!user_begun(pid)) return leave(INVALID);
+    lock_t *lock = lock_of(pid);
+    if (lock) *lock = (lock_t){0};
+    return leave(lock ? OK : ILLEGAL_STATE);
 }
 
 /* The mock's own: kernels of this process ran for `busy_ns`, ending now. */
 int mockgpu_ran(uint64_t busy_ns) {
     if (!current) return BAD_CONTEXT;
     if (busy_ns > WINDOW * BUCKET_NS) busy_ns = WINDOW * BUCKET_NS;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     note_busy(current - 1, now_ns() - busy_ns, busy_ns);
     return leave(OK);
 }
@@ -277,7 +335,7 @@ int mockgpu_ran(uint64_t busy_ns) {
 /* The mock's own: for how much of the time kernels of others run, in thousandths. */
 int mockgpu_crowding(unsigned *thousandths) {
     if (!current) return BAD_CONTEXT;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     *thousandths = crowding(current - 1);
     return leave(OK);
 }
@@ -286,7 +344,7 @@ int mockgpu_crowding(unsigned *thousandths) {
  * limit. */
 int mockgpu_slowness(unsigned *thousandths) {
     if (!current) return BAD_CONTEXT;
-    if (!enter()) return NO_DEVICE;
+    if (!begin()) return NO_DEVICE;
     const card_t *card = &ledger->cards[current - 1];
     unsigned by_clock = card->locked_mhz ? TOP_MHZ * 1000 / card->locked_mhz : 1000;
     unsigned by_power = card->power_milliwatts ? TOP_MILLIWATTS / (card->power_milliwatts / 1000) : 1000;

@@ -31,6 +31,7 @@
 #define BUCKET_NS 100000000ull
 #define WINDOW 10 /* buckets that utilisation looks back on */
 #define EVENTS 32 /* Xids that are remembered */
+#define LOCKS 64
 #define TOTAL_BYTES (80ull << 30)
 #define RESERVED_BYTES (600ull << 20)
 #define PAGE_BYTES (2ull << 20)
@@ -54,12 +55,14 @@ typedef struct {
     uint64_t xid_count;
     uint32_t xids[EVENTS];
 } card_t;
+typedef struct { int32_t pid; uint64_t started; } lock_t; /* a process whose CUDA calls block */
 typedef struct {
     uint32_t magic, count;
     uint64_t pid_namespace;
     card_t cards[CARDS];
     uint32_t contiguous;
     uint8_t owners[CARDS][PAGES]; /* of each page: its slot, from 1; 0: free. Of contiguous cards only */
+    lock_t locks[LOCKS];
 } ledger_t;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -146,6 +149,10 @@ static inline void drop_dead(void) {
             slot_t *s = &ledger->cards[c].slots[i];
             if (s->pid && start_time(s->pid) != s->started) drop(c, i);
         }
+    for (int i = 0; i < LOCKS; i++) {
+        lock_t *lock = &ledger->locks[i];
+        if (lock->pid && start_time(lock->pid) != lock->started) *lock = (lock_t){0};
+    }
 }
 
 static inline int leave(int result) {

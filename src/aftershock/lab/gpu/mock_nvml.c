@@ -48,9 +48,9 @@ const char *nvmlErrorString(int result) {
     }
 }
 
-int nvmlSystemGetDriverVersion(char *text, unsigned size) { snprintf(text, size, "550.00-mock"); return OK; }
-int nvmlSystemGetNVMLVersion(char *text, unsigned size) { snprintf(text, size, "12.550.00-mock"); return OK; }
-int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = 12040; return OK; }
+int nvmlSystemGetDriverVersion(char *text, unsigned size) { snprintf(text, size, "570.00-mock"); return OK; }
+int nvmlSystemGetNVMLVersion(char *text, unsigned size) { snprintf(text, size, "12.570.00-mock"); return OK; }
+int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = 12080; return OK; }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
     if (!enter()) return NO_DRIVER;
