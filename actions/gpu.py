@@ -132,16 +132,24 @@ def hang_engine(
     count: int = 1,
     timeout_s: float = 2.0,
     lease_s: float = 120.0,
+    by: str = "freeze",
 ) -> dict[str, Any]:
     """Stop an engine's core, as a GPU that hangs does, while its API's process goes on.
 
     `pattern` is looked for in the command lines of each host's processes, as `pgrep -f` does, and
-    must match `count` of them; their descendants stop, too (workers of other GPUs). Held by ptrace:
-    the agent's death lets them go on, however it dies. Evidence: another process sees all threads
-    stopped, and each replica on the hosts answers `/health` while it gives no token within
+    must match `count` of them; their descendants stop, too (workers of other GPUs). `by`:
+
+    - `freeze`: ptrace stops all their threads. The agent's death lets them go on, however it dies.
+    - `cuda-lock`: CUDA's cuCheckpointProcessLock (NVIDIA's driver 570 or newer) lets them wait in
+      their next CUDA call, and run on otherwise. Those of them are locked that use a GPU, as NVML
+      tells; refused where none does, or somebody has locked one. It outlives whoever locked: the
+      agent unlocks them, or its watcher when the agent is gone, or `aftershock recover`.
+
+    Evidence: another process sees all threads stopped, or is told by the driver that CUDA is
+    locked; and each replica on the hosts answers `/health` while it gives no token within
     `timeout_s`. One whose health check fails as well does not hang like a GPU: no effect is seen.
     """
-    words = {"pattern": pattern, "count": count, "timeout_s": timeout_s}
+    words = {"pattern": pattern, "count": count, "timeout_s": timeout_s, "by": by}
     return faults.hang(runs.current(), where, words, lease_s)
 
 

@@ -14,6 +14,7 @@ from aftershock import gpufragments, gpupressure, strain
 from aftershock.attempts import Attempts
 from aftershock.capped import Capped
 from aftershock.counting import Counting
+from aftershock.cudalocks import Locks
 from aftershock.errors import AftershockError
 from aftershock.evidence import Channels, Onlooker, Piece, slower
 from aftershock.faults.base import Fault, PerNode
@@ -36,6 +37,7 @@ _OF_HOSTS: Mapping[str, Callable[[Fault, Sequence[Node]], Onlooker]] = {
     "late-files": Openers,
     "failing": Attempts,
     "capped": Capped,
+    "cuda-locked": Locks,
     **strain.KINDS,
     **gpupressure.KINDS,
     **gpufragments.KINDS,

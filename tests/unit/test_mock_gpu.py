@@ -196,7 +196,6 @@ class Card:
             text=True,
         )
 
-
     def lock(self, verb: str, pid: int) -> list[int]:
         """What a process of its own is told by cuCheckpointProcess…: the result, the state."""
         command = [sys.executable, "-c", LOCKER, verb, str(pid)]

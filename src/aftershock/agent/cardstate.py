@@ -6,13 +6,14 @@ go as services do: they are no line. Xids are what DCGM tells, which takes it a 
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from . import gpu, mig
-from .clock import start_ticks
+from .clock import identity, start_ticks
 from .errors import AgentError, CannotDo
 from .hooks import OUR_PROCESS
 
+LOCKS_BLIND = "cuda: the driver answers no more, so nobody knows whose CUDA is locked"
 BLIND = "gpu: NVML or DCGM answers no more, so nobody knows what is left on the cards"
 CLOCKS_SET = gpu.USERS_CLOCKS
 
@@ -37,7 +38,28 @@ def xid_lines() -> List[str]:
     return [xid_line(uuids[index], xid) for index, xid in shown.items() if xid]
 
 
-LOOKS: Mapping[str, Callable[[], List[str]]] = {"gpus": card_lines, "xids": xid_lines}
+def locked_lines() -> List[str]:
+    """A line for each process that uses a GPU and whose CUDA is locked, or may be."""
+    from . import checkpoint
+
+    try:
+        users = {one["pid"] for card in gpu.looked_at() for one in card["processes"]}
+        told = checkpoint.ask("look", [identity(pid) for pid in sorted(users)])
+    except AgentError:
+        return [LOCKS_BLIND]
+    locked = {one["pid"]: lock_lines_of(one) for one in told}
+    return [
+        locked[one["pid"]][bool(one["failed"])]
+        for one in told
+        if one["failed"] or one["state"] not in (None, checkpoint.RUNNING)
+    ]
+
+
+LOOKS: Mapping[str, Callable[[], List[str]]] = {
+    "gpus": card_lines,
+    "xids": xid_lines,
+    "cuda-locks": locked_lines,
+}
 
 
 def _of_card(card: Dict[str, Any]) -> Iterator[str]:
@@ -73,6 +95,12 @@ def clocks_line(uuid: str) -> str:
 def process_line(uuid: str, pid: int, started: Optional[int]) -> str:
     """That a child of an agent has a card."""
     return f"gpu {uuid} process {pid} begun {started}{OUR_PROCESS}"
+
+
+def lock_lines_of(process: Mapping[str, Any]) -> Tuple[str, str]:
+    """That a process' CUDA is locked; that the driver doesn't tell whether it is."""
+    who = f"process {process['pid']} begun {process['started']}"
+    return f"cuda: {who} is locked", f"cuda: {who} may be locked: the driver does not say"
 
 
 def xid_line(uuid: str, xid: int) -> str:

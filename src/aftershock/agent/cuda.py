@@ -15,6 +15,14 @@ _MOST_BYTES = 1 << 30
 _PATTERN = 0xA5
 
 
+def name_of(cuda: ctypes.CDLL, result: int) -> str:
+    """What the driver calls one of its errors."""
+    name = ctypes.c_char_p()
+    if cuda.cuGetErrorName(result, ctypes.byref(name)) or not name.value:
+        return f"CUDA error {result}"
+    return name.value.decode()
+
+
 class Card:
     """The first GPU that CUDA_VISIBLE_DEVICES leaves, with a context of this process on it.
 
@@ -38,10 +46,7 @@ class Card:
             raise AgentError(f"{name}: {self._name_of(result)}")
 
     def _name_of(self, result: int) -> str:
-        name = ctypes.c_char_p()
-        if self._cuda.cuGetErrorName(result, ctypes.byref(name)) or not name.value:
-            return f"CUDA error {result}"
-        return name.value.decode()
+        return name_of(self._cuda, result)
 
     def free_bytes(self) -> int:
         """What is left of its memory."""

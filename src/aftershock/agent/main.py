@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -22,6 +23,16 @@ from .stream import Closed, Stream, parse
 
 _TICK_S = 0.5  # select doesn't count time asleep, so no wait is long
 _IDLE_S = 60.0  # an agent that holds nothing and hears nothing ends
+# What else our program is, by its first word: a module's function, given the others.
+_CHILDREN = {
+    "watch": ("watcher", "watch"),
+    "press": ("pressing", "press"),
+    "storage": ("storage", "main"),
+    "hog": ("hogs", "main"),
+    "fork": ("trying", "main"),
+    "allocate": ("gpuroom", "main"),
+    "cuda": ("checkpoint", "main"),
+}
 
 
 class Agent:
@@ -167,35 +178,14 @@ def main() -> None:
         from .cgroups import join
 
         join(folders.split(":"))
-    if sys.argv[1:2] == ["watch"]:
-        from .watcher import watch
-
-        watch(*sys.argv[2:])
-        return
     if sys.argv[1:2] == ["look"]:
         from .looking import look
 
         print(json.dumps(look(*json.loads(sys.argv[2]))))
         return
-    if sys.argv[1:2] == ["press"]:
-        from .pressing import press
-
-        press(*sys.argv[2:])
-        return
-    if sys.argv[1:2] == ["storage"]:
-        from .storage import main as look_at_storage
-
-        look_at_storage(*sys.argv[2:])
-        return
-    if sys.argv[1:2] == ["hog"]:
-        from .hogs import main as use_up
-
-        use_up(*sys.argv[2:])
-        return
-    if sys.argv[1:2] in (["fork"], ["allocate"]):
-        from . import gpuroom, trying
-
-        {"fork": trying.main, "allocate": gpuroom.main}[sys.argv[1]](sys.argv[2])
+    if sys.argv[1:2] and sys.argv[1] in _CHILDREN:
+        module, name = _CHILDREN[sys.argv[1]]
+        getattr(importlib.import_module(f".{module}", __package__), name)(*sys.argv[2:])
         return
     state, host = _words(sys.argv[1:])
     with contextlib.suppress(OSError):  # leads a group of its own already

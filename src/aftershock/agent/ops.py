@@ -30,6 +30,7 @@ SLOW = frozenset(
         "fork",
         "ask",
         "xid",
+        "cuda_states",
         "kernel_log",
         "gpu_room",
     }
@@ -192,6 +193,12 @@ class Operations:
         from .gpuroom import largest
 
         return largest(uuid)
+
+    def op_cuda_states(self, *, processes: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+        """Whether some processes' CUDA is locked, as another process than this one is told."""
+        from .checkpoint import ask
+
+        return ask("look", processes)
 
     def op_kernel_log(self, *, after: Optional[int] = None) -> Dict[str, Any]:
         """Xids in the kernel's log since a record, and its newest record."""

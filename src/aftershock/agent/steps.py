@@ -31,6 +31,7 @@ KINDS = {
     "gpu-slow": ("slowing", "GpuSlow"),
     "cuda-fault": ("cudafaults", "CudaFault"),
     "gpu-xid": ("xids", "Xid"),
+    "cuda-lock": ("locking", "CudaLock"),
 }
 
 

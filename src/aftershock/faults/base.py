@@ -74,6 +74,7 @@ EffectKind = Literal[
     "gpu-lost",
     "gpu-busy",
     "gpu-slow",
+    "cuda-locked",
 ]
 
 

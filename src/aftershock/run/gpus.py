@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aftershock.errors import InvalidFault
 from aftershock.faults.base import Fault, PerNode
+from aftershock.faults.cudalock import CudaLock
 from aftershock.faults.freeze import Freeze
 from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
 from aftershock.faults.gpuloss import GpuLoss
@@ -22,6 +23,10 @@ HANG = "gpu-hang"
 KINDS = ("gpu-memory-pressure", "gpu-compute-pressure", "gpu-slowdown", "gpu-loss", HANG)
 PRESSING = ("gpu-memory-pressure", "gpu-compute-pressure")
 _LONGEST_S, _HANGS_S = 60.0, 10.0
+_HANGS: Mapping[str, Callable[[Processes], Fault]] = {
+    "freeze": lambda which: Freeze(processes=(which,)),
+    "cuda-lock": CudaLock,
+}
 Told = dict[str, Any]
 Words = Mapping[str, Any]
 
@@ -68,8 +73,10 @@ def hang(run: Run, where: str, words: Words, lease_s: Any) -> Told:
     which = Processes(
         pattern=str(words["pattern"]), count=wording.whole("count", words["count"]), tree=True
     )
-    faults: dict[str, Fault] = {node.name: Freeze(processes=(which,)) for node in nodes}
-    fault = PerNode(HANG, faults, {"where": where, "processes": str(which)})
+    if (by := str(words["by"])) not in _HANGS:
+        raise InvalidFault(f"by {by!r}: one of {', '.join(_HANGS)}")
+    faults: dict[str, Fault] = {node.name: _HANGS[by](which) for node in nodes}
+    fault = PerNode(HANG, faults, {"where": where, "processes": str(which), "by": by})
 
     def make(injections: Injections) -> list[Injected]:
         injections.check_where(nodes, [fault])

@@ -24,6 +24,7 @@ from aftershock.capacity.pods import PodFault
 from aftershock.capacity.reaper import Reaper
 from aftershock.cluster import Cluster, taints
 from aftershock.cluster.workloads import Workload
+from aftershock.cudalocks import Locks
 from aftershock.errors import AftershockError, Unsupported
 from aftershock.faults.base import Fault
 from aftershock.injection import Injection
@@ -140,6 +141,7 @@ class Injections:
         breaks; `TooMuch` where the limits allow less.
         """
         self.check_pods(pods)
+        sees = Locks if fault.effect.kind == "cuda-locked" else Stillness
         return Injection(
             fault,
             [replace(node, devices=()) for node in nodes],
@@ -149,7 +151,7 @@ class Injections:
             fleet=self.target.agents,
             deadline_only=cuts_controller(fault),
             pods=pods,
-            onlooker=lambda hosts: Stillness(fault, hosts, outside, patience_s, level),
+            onlooker=lambda hosts: sees(fault, hosts, outside, patience_s, level),
         )
 
     def terms(self, lease_s: float) -> dict[str, Any]:
