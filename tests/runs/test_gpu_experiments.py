@@ -59,15 +59,19 @@ def test_what_gpu_memory_pressure_does_is_done_in_the_whole_run_of_all_at_once()
 
 
 @pytest.mark.whole
-def test_an_engine_that_hangs_is_healthy_and_only_a_canary_finds_it(chaos_run: ChaosRun) -> None:
-    outcome = chaos_run("gpu-hang.json", before_s=3, hold_s=2)
+@pytest.mark.parametrize(("by", "seen"), [("freeze", "frozen"), ("cuda-lock", "cuda-locked")])
+def test_an_engine_that_hangs_is_healthy_and_only_a_canary_finds_it(
+    chaos_run: ChaosRun, by: str, seen: str
+) -> None:
+    outcome = chaos_run("gpu-hang.json", before_s=3, hold_s=2, by=by)
     verdict = outcome.verdict
     assert (outcome.status, verdict["verdict"]) == (0, "PASS"), outcome.printed
     assert 1 < verdict["service_rto_s"] < 15 and verdict["requests_lost"] > 0
     (injection,) = verdict["injections"]
     assert injection["bit"] and injection["ordered"] and injection["clean"], injection
     pieces = {piece["name"]: piece for piece in injection["evidence"]["pieces"]}
-    assert pieces["hung"]["ok"] and pieces["frozen"]["ok"]
+    assert set(pieces) == {"hung", seen} and pieces["hung"]["ok"] and pieces[seen]["ok"]
+    assert injection["parameters"]["by"] == by and injection["level"] == "emulated"
     told = {one["node"]: one for one in probed(outcome.journal, "What each replica answers")}
     assert len(told) == 6 and [name for name, one in told.items() if one["hung"]] == ["node-a-1"]
     assert told["node-a-1"]["healthy"] and not told["node-a-1"]["token"]
