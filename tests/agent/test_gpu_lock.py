@@ -55,6 +55,15 @@ int cuCheckpointProcessLock(int pid, void *arguments) {{
     return lock_at_once(pid, arguments);
 }}
 """
+# One that tells nothing of one process.
+SHY = f"""
+#define cuCheckpointProcessGetState state_of
+#include "{MOCK}"
+#undef cuCheckpointProcessGetState
+int cuCheckpointProcessGetState(int pid, int *state) {{
+    return pid == atoi(getenv("SHY")) ? pause() : state_of(pid, state);
+}}
+"""
 User = subprocess.Popen[str]
 
 
@@ -279,6 +288,24 @@ def test_what_somebody_else_locks_just_before_us_stays_theirs(cards: Cards, lock
             injection.fire()
         assert is_locked(cards, victim)
         assert ask(cards, "Unlock", victim.pid) == 0
+        again = lock(victim.pid)
+        assert is_locked(cards, victim)
+        again.revert()
+
+
+def test_a_lock_that_comes_after_nobody_waits_for_it_any_more_is_undone(
+    cards: Cards, lock: Any, tmp_path: Path
+) -> None:
+    under_way = tmp_path / "under-way"
+    code = f"#define DETACHED 1\n{LATE}"
+    node = with_driver(cards, tmp_path, code, UNDER_WAY=str(under_way))
+    with cards.user(100) as victim:
+        injection = lock(victim.pid, fire=False, node=node)
+        with pytest.raises(NotApplied, match="has not answered for 4 s: it may be hung by=freeze"):
+            injection.fire()
+        assert under_way.exists() and not is_locked(cards, victim) and works(victim)
+        injection.revert()
+        assert injection.to_dict()["clean"]
 
 
 def test_a_driver_without_the_calls_is_refused_with_what_to_do(
@@ -305,6 +332,23 @@ def test_a_driver_that_hangs_does_not_hang_the_agent(
         with pytest.raises(NotApplied, match="CUDA's driver has not answered for 6 s"):
             agent.result(asked, "cuda_states", 20)
         assert wait_for(lambda: is_gone(child), 5)
+
+
+def test_a_process_of_which_the_driver_tells_nothing_keeps_no_other_from_being_told_of(
+    cards: Cards, lock: Any, fleet: Fleet, tmp_path: Path
+) -> None:
+    with cards.user(100) as shy, cards.user(100) as other:
+        node = with_driver(cards, tmp_path, SHY, SHY=str(shy.pid))
+        who = [identity(shy.pid), identity(other.pid)]
+        silent, told = fleet.fresh(node).ask("cuda_states", processes=who)
+        assert silent["failed"] == "the driver has not answered for 4 s" and told["state"] == 0
+        with pytest.raises(NotApplied, match="has not answered for 4 s: it may be hung by=freeze"):
+            lock(shy.pid, node=node)
+        injection = lock(other.pid, node=node)
+        assert is_locked(cards, other)
+        injection.revert()
+        assert injection.to_dict()["clean"] and injection.to_dict()["foreign_changes"] == {}
+        assert works(shy) and works(other)
 
 
 def children(pid: int) -> list[int]:

@@ -16,6 +16,7 @@ import pytest
 
 from aftershock import cudashim
 from aftershock.agent import gpu
+from aftershock.faults.cudalock import CudaLock
 from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
 from aftershock.faults.gpuloss import GpuLoss
 from aftershock.faults.processes import Processes
@@ -25,6 +26,19 @@ from .conftest import HERE
 pytestmark = [pytest.mark.gpu, pytest.mark.root, pytest.mark.timeout(300)]
 
 SERVER = Path(__file__).with_name("serving.py")
+LOOP = """
+import ctypes, time
+cuda = ctypes.CDLL("libcuda.so.1")
+device, context = ctypes.c_int(), ctypes.c_void_p()
+address, size = ctypes.c_uint64(), ctypes.c_size_t(2 << 20)
+assert cuda.cuInit(0) == cuda.cuDeviceGet(ctypes.byref(device), 0) == 0
+assert cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
+assert cuda.cuCtxSetCurrent(context) == 0
+while True:
+    assert cuda.cuMemAlloc_v2(ctypes.byref(address), size) == cuda.cuMemFree_v2(address) == 0
+    print(flush=True)
+    time.sleep(0.01)
+"""
 PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 CONTEXT_MIB = 1024  # of our child: what the driver itself takes, at most
 
@@ -156,6 +170,32 @@ def test_a_server_runs_out_of_memory_under_pressure_and_recovers(inject: Any) ->
         assert said.get("kind") == "OutOfMemoryError", said
         short.revert()
         assert "took_s" in ask(65536)
+
+
+def test_a_locked_process_stands_and_goes_on_though_agent_and_locker_are_gone(
+    card: dict[str, Any], figures: dict[str, Any], inject: Any, fleet: Any
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE) as looping:
+        try:
+            assert looping.stdout and looping.stdout.readline()
+            os.set_blocking(looping.stdout.fileno(), False)
+            injection, began = inject(CudaLock(Processes(pid=looping.pid)), fire=False), time.time()
+            injection.fire()
+            figures["cuda_lock_s"] = round(time.time() - began, 3)
+            time.sleep(0.5)
+            looping.stdout.read()
+            assert injection.observe()["bit"] is True, injection.evidence
+            assert not looping.stdout.read(), "it stands in its next call"
+            os.kill(fleet.fresh(HERE).pid, signal.SIGKILL)
+            killed = time.monotonic()
+            while not looping.stdout.read() and time.monotonic() < killed + 20:
+                time.sleep(0.01)
+            figures["cuda_unlocked_s"] = round(time.monotonic() - killed, 3)
+            assert time.monotonic() < killed + 20, "the watcher unlocks"
+            injection.revert()
+            assert injection.to_dict()["clean"]
+        finally:
+            looping.kill()
 
 
 @pytest.mark.parametrize(

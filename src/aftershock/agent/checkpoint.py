@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from .clock import is_there
 from .cuda import name_of
@@ -22,7 +22,7 @@ from .programs import ends_with_us
 RUNNING, LOCKED = 0, 1
 STATES = ("running", "locked", "checkpointed", "failed", "being checkpointed", "being restored")
 _LOCK_S, _POLL_S = 2.0, 0.05
-_LONGEST_S = 6.0
+_ONE_S, _LONGEST_S = 4.0, 6.0
 _NOT_SUPPORTED = 801
 _CALLS = ("cuCheckpointProcessLock", "cuCheckpointProcessUnlock", "cuCheckpointProcessGetState")
 Told = Dict[str, Any]
@@ -31,9 +31,12 @@ Told = Dict[str, Any]
 def ask(verb: str, processes: Sequence[Mapping[str, Any]], bound: bool = False) -> List[Told]:
     """`look`, `lock` or `unlock`, for processes known by their `identity`.
 
-    What became of each: its `pid` and `started`, its `state` (None: it has ended), and why it
-    `failed`. `bound`: the child ends with this process. CannotDo where the driver lacks the calls.
+    What became of each: its `pid` and `started`, its `state`, and why it `failed`; a state of None
+    is unknown then, or else the process has ended. `bound`: the child ends with this process.
+    CannotDo where the driver lacks the calls.
     """
+    if not processes:
+        return []
     words = [sys.executable, "-I", "-S", sys.argv[0], "cuda", verb, json.dumps(list(processes))]
     child = subprocess.Popen(
         [*(ends_with_us() if bound else []), *words],
@@ -60,21 +63,28 @@ def ask(verb: str, processes: Sequence[Mapping[str, Any]], bound: bool = False) 
 def main(verb: str, told: str) -> None:
     """The child: all of them at once, since one that is locked may keep another from idling."""
     processes = json.loads(told)
-    found: List[Told] = [{}] * len(processes)
+    silent = f"the driver has not answered for {_ONE_S:g} s"
+    found: List[Told] = [_told(process, None, silent) for process in processes]
     try:
         driver = _Driver()
 
         def do(number: int) -> None:
             found[number] = driver.do(verb, processes[number])
 
-        threads = [threading.Thread(target=do, args=(one,)) for one in range(len(processes))]
+        numbers, until = range(len(processes)), time.monotonic() + _ONE_S
+        threads = [threading.Thread(target=do, args=(one,), daemon=True) for one in numbers]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
         print(json.dumps({"told": found}))
     except CannotDo as error:
         print(json.dumps({"cannot": str(error)}))
+
+
+def _told(process: Mapping[str, Any], state: Optional[int], failed: str) -> Told:
+    who = {"pid": process["pid"], "started": process["started"]}
+    return {**who, "state": state, "failed": failed}
 
 
 class _LockArguments(ctypes.Structure):
@@ -112,10 +122,9 @@ class _Driver:
         result = self._cuda.cuCheckpointProcessGetState(process["pid"], ctypes.byref(state))
         if result and not failed:
             failed = self._why(_CALLS[2], result)
-        told = {"pid": process["pid"], "started": process["started"]}
         if not is_there(process):
-            return {**told, "state": None, "failed": ""}
-        return {**told, "state": None if result else state.value, "failed": failed}
+            return _told(process, None, "")
+        return _told(process, None if result else state.value, failed)
 
     def _look(self, process: Mapping[str, Any]) -> str:
         return ""

@@ -31,6 +31,7 @@ class CudaLock:
             "looks": ["cuda-locks"],
         }
         self._processes: List[Dict[str, Any]] = []
+        self._keys: Set[Tuple[int, int]] = set()
         self._on = False
 
     def intent(self) -> Dict[str, Any]:
@@ -53,7 +54,8 @@ class CudaLock:
         for told in checkpoint.ask("look", found):
             _check(told)
         self._processes = [process for process in found if is_there(process)]
-        _LOCKED.update(map(_key, self._processes))
+        self._keys = {_key(process) for process in self._processes}
+        _LOCKED.update(self._keys)
         emulated = any(card.get("level") == "emulated" for card in cards)
         self.about["level"] = "emulated" if emulated else "driver"
         owned = [line for one in self._processes for line in cardstate.lock_lines_of(one)]
@@ -75,12 +77,12 @@ class CudaLock:
         """Lock them, by a child that ends with us."""
         self._on = True
         told = checkpoint.ask("lock", self._processes, bound=True)
-        failed = {one["pid"]: one["failed"] for one in told if one["failed"]}
-        # What somebody else has locked since is theirs to unlock.
-        self._processes = [one for one in self._processes if one["pid"] not in failed]
-        if failed:
-            pid, why = next(iter(failed.items()))
-            raise AgentError(f"cuda-lock: process {pid}: {why}: it may be hung by=freeze")
+        failed = [one for one in told if one["failed"]]
+        # What somebody else has locked since is theirs to unlock; what nobody knows is ours.
+        refused = {one["pid"] for one in failed if one["state"] is not None}
+        self._processes = [one for one in self._processes if one["pid"] not in refused]
+        for one in failed:
+            raise AgentError(_instead(one))
         if not any(one["state"] == checkpoint.LOCKED for one in told):
             raise AgentError("cuda-lock: its processes have ended since the arming: arm it again")
 
@@ -110,7 +112,7 @@ class CudaLock:
 
     def close(self) -> None:
         """Others may lock them."""
-        _LOCKED.difference_update(map(_key, self._processes))
+        _LOCKED.difference_update(self._keys)
 
 
 def undo(intent: Mapping[str, Any]) -> List[str]:
@@ -130,7 +132,7 @@ def undo(intent: Mapping[str, Any]) -> List[str]:
 def _check(told: Mapping[str, Any]) -> None:
     pid = told["pid"]
     if told["failed"]:
-        raise AgentError(f"cuda-lock: process {pid}: {told['failed']}: it may be hung by=freeze")
+        raise AgentError(_instead(told))
     if told["state"] == checkpoint.LOCKED:
         raise AgentError(
             f"cuda-lock: process {pid} is locked already, by somebody else: unlock it first "
@@ -139,6 +141,10 @@ def _check(told: Mapping[str, Any]) -> None:
     if told["state"] not in (checkpoint.RUNNING, None):
         state = checkpoint.STATES[told["state"]]
         raise AgentError(f"cuda-lock: process {pid} is {state}: let it run first")
+
+
+def _instead(told: Mapping[str, Any]) -> str:
+    return f"cuda-lock: process {told['pid']}: {told['failed']}: it may be hung by=freeze"
 
 
 def _key(process: Mapping[str, Any]) -> Tuple[int, int]:
