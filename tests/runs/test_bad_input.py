@@ -54,6 +54,7 @@ def test_a_variable_that_makes_no_sense(
         ("network-degradation.json", {"loss_share": 1.4}, "share 1.4: a share from 0 to 1"),
         ("network-partition.json", {"direction": "inward"}, "'inward'"),
         ("host-starvation.json", {"cores": -1}, "cores"),
+        ("gpu-hang.json", {"by": "boredom"}, "by 'boredom': one of freeze, cuda-lock"),
     ],
 )
 def test_a_fault_that_makes_no_sense(
