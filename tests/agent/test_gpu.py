@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from test_host import hogs
 from wires import is_gone, wait_for
 
 from aftershock.errors import InvalidFault, NotApplied, Unsupported
+from aftershock.faults.freeze import Freeze
 from aftershock.faults.gpu import GpuComputePressure, GpuMemoryPressure
 from aftershock.faults.gpuslow import GpuSlowdown
+from aftershock.faults.processes import Processes
 from aftershock.hosts.fleet import Fleet
 from aftershock.inventory import Node
 
@@ -155,6 +158,28 @@ def test_a_gpu_is_busy_for_the_share_of_the_time_that_was_asked_for(
     os.kill(fleet.fresh(cards.node).pid, signal.SIGKILL)
     assert wait_for(lambda: [card["busy"] for card in cards.read()] == [0, 0], 15)
     injection.revert()
+
+
+def test_an_engine_that_uses_no_gpu_is_not_hung_where_nvml_tells_who_does(
+    cards: Cards, press: Any
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as idle:
+        whole = Freeze(processes=(Processes(pid=idle.pid),), on_gpu=True)
+        with cards.user(100) as user:
+            with pytest.raises(NotApplied, match=f"{idle.pid} uses no GPU.*process {user.pid} .*d"):
+                press(whole)
+            assert thread_state(idle.pid) == "S", "untouched"
+            hung = press(Freeze(processes=(Processes(pid=user.pid),), on_gpu=True))
+            assert thread_state(user.pid) == "t"
+            hung.revert()
+        blind = press(whole)  # as in most pods: NVML shows nobody
+        assert thread_state(idle.pid) == "t"
+        blind.revert()
+        idle.kill()
+
+
+def thread_state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_compute_pressure_refuses_nonsense() -> None:

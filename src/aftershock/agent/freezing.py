@@ -18,8 +18,9 @@ from . import chosen
 from .classifier import check_options
 from .clock import identity, is_there, start_ticks
 from .errors import AgentError, CannotDo, Invalid, NotUndone
+from .gpu import check_one_uses_a_gpu
 
-_OPTIONS = ("chosen",)
+_OPTIONS = ("chosen", "on_gpu")
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
 _ALL_CHILDREN = 0x40000000  # __WALL: threads, too
 _STOPPED_S = 2.0
@@ -51,6 +52,7 @@ class Freeze:
         self._on = False
         self._ticks = 0
         self._injection = injection
+        self._on_gpu: bool = options["on_gpu"]
 
     def intent(self) -> Dict[str, Any]:
         """What undoes it from outside: the tracer's end."""
@@ -60,6 +62,8 @@ class Freeze:
         """Everything must be there, and ours to trace; nothing is felt."""
         for choice in self.about["chosen"]:
             found = chosen.find_exactly(choice)
+            if self._on_gpu:
+                check_one_uses_a_gpu(found, f"freeze: {chosen.tell(choice)}")
             for pid in found:
                 self._check(chosen.tell(choice), pid)
             if choice.get("pid") or choice.get("pattern"):

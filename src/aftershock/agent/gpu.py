@@ -9,7 +9,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from . import chosen, kernellog, mig
-from .errors import CannotDo, Invalid
+from .errors import AgentError, CannotDo, Invalid
 
 _MIB = 1 << 20
 _SAMPLE_S = 0.1
@@ -340,6 +340,21 @@ def check_users(card: Told, used_by: str, anyone: bool, verb: str) -> None:
         raise Invalid(
             f"{verb}: {which} is used by {_named(strangers[0])}, who is not named as a target: "
             "name them with used_by, or say anyone"
+        )
+
+
+def check_one_uses_a_gpu(pids: Sequence[int], who: str) -> None:
+    """Refuse processes that use no GPU, with all that they started; Invalid says who does.
+
+    In most pods NVML shows nobody: then it can't be told.
+    """
+    try:
+        users = [one for card in looked_at() for one in card["processes"]]
+    except AgentError:
+        return
+    if users and not {one["pid"] for one in users} & set(chosen.with_descendants(pids)):
+        raise Invalid(
+            f"{who} uses no GPU, as NVML tells: {_named(users[0])} does: name that, if it is meant"
         )
 
 

@@ -16,13 +16,15 @@ class Freeze:
 
     `containers` are IDs as a runtime gives them, without their scheme. The kernel lets them go on
     when the agent ends, however it ends. `takes_channel`: the agent is reached through what is
-    frozen (a kubelet); then only the lease's deadline heals.
+    frozen (a kubelet); then only the lease's deadline heals. `on_gpu`: one of each must use a GPU,
+    where NVML tells who does.
     """
 
     containers: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     takes_channel: bool = False
     processes: tuple[Processes, ...] = ()
+    on_gpu: bool = False
 
     def __post_init__(self) -> None:
         if not self.containers and not self.named and not self.processes:
@@ -56,7 +58,7 @@ class Freeze:
         """One step for all of them."""
         if not facts.root:
             raise Unsupported("freezing others' processes needs root: run as root, or with sudo")
-        options = {"chosen": self.choices()}
+        options = {"chosen": self.choices(), "on_gpu": self.on_gpu}
         return Plan((Step("freeze", options, "the agent lets go of them"),), ("look",))
 
     def choices(self) -> list[dict[str, Any]]:
@@ -73,4 +75,5 @@ class Freeze:
             "named": list(self.named),
             "takes_channel": self.takes_channel,
             "processes": [one.request() for one in self.processes],
+            "on_gpu": self.on_gpu,
         }

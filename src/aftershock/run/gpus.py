@@ -24,7 +24,7 @@ KINDS = ("gpu-memory-pressure", "gpu-compute-pressure", "gpu-slowdown", "gpu-los
 PRESSING = ("gpu-memory-pressure", "gpu-compute-pressure")
 _LONGEST_S, _HANGS_S = 60.0, 10.0
 _HANGS: Mapping[str, Callable[[Processes], Fault]] = {
-    "freeze": lambda which: Freeze(processes=(which,)),
+    "freeze": lambda which: Freeze(processes=(which,), on_gpu=True),
     "cuda-lock": CudaLock,
 }
 Told = dict[str, Any]
