@@ -76,11 +76,17 @@ class Cards:
     @contextmanager
     def reader(self) -> Iterator["Reader"]:
         """An onlooker who stays, to be asked often."""
+        with self.asking(READ) as one:
+            yield Reader(one)
+
+    @contextmanager
+    def asking(self, code: str) -> Iterator["subprocess.Popen[str]"]:
+        """A process that answers a line by a line."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         env = {**os.environ, **self.env}
-        with subprocess.Popen([sys.executable, "-c", READ], env=env, **pipes) as one:
+        with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as one:
             try:
-                yield Reader(one)
+                yield one
             finally:
                 one.kill()
 

@@ -18,6 +18,7 @@ from typing import Any
 from aftershock.controls.interrupts import Interrupts
 from aftershock.errors import AftershockError
 from aftershock.faults.base import Effect, Facts, Fault, PerNode, Plan
+from aftershock.faults.cudalock import CudaLock
 from aftershock.faults.exhaustion import NoRoom, OutOfMemory
 from aftershock.faults.filling import DiskFull
 from aftershock.faults.freeze import Freeze
@@ -170,10 +171,11 @@ def processes(node: Node) -> Several:
     )
 
 
-def gpus(number: int) -> Several:
-    """What a child holds, and what outlives the agent, on a card that nobody else slows down."""
+def gpus(node: Node, number: int) -> Several:
+    """What a child holds, and what outlives the agent: a slow card, a lock."""
     slow = GpuSlowdown((str(1 + number),), clock_mhz=300, power_w=250, allowed=True)
-    return Several((GpuMemoryPressure(("0",), take_mib=1000, anyone=True), slow))
+    user = Processes(pid=int(node.env["USERS"].split(":")[number]))
+    return Several((GpuMemoryPressure(("0",), take_mib=1000, anyone=True), slow, CudaLock(user)))
 
 
 def fault(node: Node, cut_controller: bool, number: int) -> Fault:
@@ -183,7 +185,7 @@ def fault(node: Node, cut_controller: bool, number: int) -> Fault:
     if node.name == "processes":
         return processes(node)
     if node.name == "gpus":
-        return gpus(number)
+        return gpus(node, number)
     if "VICTIM" in node.env:
         victim = Processes(pid=int(node.env["VICTIM"]))
         return NoRoom("pids", victim) if node.name == "limit" else Freeze(processes=(victim,))

@@ -22,7 +22,7 @@ def table(took: Mapping[str, float | None]) -> list[str]:
         "clsact; a volume that is filled, kept busy and throttled at once; a frozen process; a",
         "cgroup without room for another; a process that is killed again and again, while",
         "processor time and memory are used up, and one that is killed for memory; a GPU that",
-        "is filled while another is slow)",
+        "is filled while another is slow, and a process that uses it is locked)",
         f"looked as before, and the controller had ended if it lived on. Leases: {LEASES_S[0]:g} s",
         "from the arming; a detour's queue has half a second more to run dry.",
     ]

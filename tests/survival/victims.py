@@ -27,6 +27,14 @@ from tests.conftest import MARK, marked_processes
 WAIT_S = 0.15
 HELD_MB = 150
 GPU_MIB, SLOW_MHZ, WATTS = 1000, 300, 700
+STATES = """
+import ctypes, sys
+cuda, state = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+assert cuda.cuInit(0) == 0
+for line in sys.stdin:
+    assert cuda.cuCheckpointProcessGetState(int(line), ctypes.byref(state)) == 0
+    print(state.value, flush=True)
+"""
 PART_S = 6.0  # until a busy machine has got to it
 
 
@@ -185,12 +193,17 @@ class Job:
 
 
 class Gpus:
-    """Cards of a host: one to be filled, and for each of two faults one more to be slowed down."""
+    """Cards of a host: one to be filled, and for each of two faults one more to be slowed down.
 
-    def __init__(self, cards: Cards, reader: Reader) -> None:
-        self.env = dict(cards.env)
-        self.pids = {reader.pid}
-        self._reader = reader
+    And for each of the two a process whose CUDA is to be locked; `states` tells of that, by line.
+    """
+
+    def __init__(
+        self, cards: Cards, reader: Reader, users: list[int], states: subprocess.Popen[str]
+    ) -> None:
+        self.env = {**cards.env, "USERS": ":".join(map(str, users))}
+        self.pids = {reader.pid, states.pid, *users}
+        self._reader, self._users, self._states = reader, users, states
 
     def passes(self) -> bool:
         """Whether nothing is felt of all of it; that only a part is, is never so for long."""
@@ -203,11 +216,21 @@ class Gpus:
     def _felt(self) -> list[bool]:
         full, *slowed = self._reader.read()
         limited = any(one["watts"] < WATTS for one in slowed)
-        return [full["used_mib"] > GPU_MIB, limited, any(one["mhz"] == SLOW_MHZ for one in slowed)]
+        slow = any(one["mhz"] == SLOW_MHZ for one in slowed)
+        return [full["used_mib"] > GPU_MIB, limited, slow, any(self._locked())]
+
+    def _locked(self) -> list[bool]:
+        assert self._states.stdin and self._states.stdout
+        told = []
+        for user in self._users:
+            self._states.stdin.write(f"{user}\n")
+            self._states.stdin.flush()
+            told.append(self._states.stdout.readline() == "1\n")
+        return told
 
     def look(self) -> str:
-        """Memory, clock, power limit and users of each card."""
-        return "\n".join(map(str, self._reader.read()))
+        """Memory, clock, power limit and users of each card, and who is locked."""
+        return "\n".join(map(str, [*self._reader.read(), self._locked()]))
 
 
 def _resident_mb(pid: int) -> float:
@@ -232,8 +255,7 @@ def victims(folder: Path) -> Iterator[dict[str, Victim]]:
         made.join(idle.pid)
         found: dict[str, Victim] = {"freeze": Echo(echo), "limit": Crowd(idle, made)}
         try:
-            cards = Cards(folder, count=3)
-            found["gpus"] = Gpus(cards, stack.enter_context(cards.reader()))
+            found["gpus"] = stack.enter_context(_gpus(folder))
             found["processes"] = stack.enter_context(_service(folder))
             if not why_no_volume():
                 found["storage"] = stack.enter_context(_store(folder / "volume"))
@@ -242,6 +264,18 @@ def victims(folder: Path) -> Iterator[dict[str, Victim]]:
             for process in (echo, idle):
                 process.kill()
                 process.communicate()
+
+
+@contextmanager
+def _gpus(folder: Path) -> Iterator[Gpus]:
+    cards = Cards(folder, count=3)
+    with (
+        cards.reader() as reader,
+        cards.user(10) as one,
+        cards.user(10) as two,
+        cards.asking(STATES) as states,
+    ):
+        yield Gpus(cards, reader, [one.pid, two.pid], states)
 
 
 @contextmanager
