@@ -52,6 +52,7 @@ class _Ledger(ctypes.Structure):
         ("contiguous", ctypes.c_uint32),
         ("owners", ctypes.c_uint8 * 40_660 * 8),
         ("locks", _Lock * 64),
+        ("xids_in_all", ctypes.c_uint32),
     )
 
 

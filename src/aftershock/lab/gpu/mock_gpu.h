@@ -63,6 +63,7 @@ typedef struct {
     uint32_t contiguous;
     uint8_t owners[CARDS][PAGES]; /* of each page: its slot, from 1; 0: free. Of contiguous cards only */
     lock_t locks[LOCKS];
+    uint32_t xids_in_all; /* a futex: who waits for an Xid waits here */
 } ledger_t;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;

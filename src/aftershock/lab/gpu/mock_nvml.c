@@ -1,5 +1,8 @@
 /* The mock's libnvidia-ml.so.1: what pynvml asks, answered from the ledger (mock_gpu.h). */
 #include "mock_gpu.h"
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
 
 enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7,
        NO_DRIVER = 9, TIMEOUT = 10, IS_LOST = 15, BAD_VERSION = 25 };
@@ -310,12 +313,15 @@ static int next_event(event_set_t *set, event_t *event) {
 
 int nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout_ms) {
     uint64_t until = now_ns() + timeout_ms * 1000000ull;
-    do {
+    for (;;) {
         if (!enter()) return NO_DRIVER;
+        uint32_t heard = ledger->xids_in_all;
         if (leave(next_event(set, event))) return OK;
-        if (now_ns() < until) usleep(10000);
-    } while (now_ns() < until);
-    return TIMEOUT;
+        uint64_t now = now_ns();
+        if (now >= until) return TIMEOUT;
+        struct timespec left = {(time_t)((until - now) / 1000000000ull), (long)((until - now) % 1000000000ull)};
+        syscall(SYS_futex, &ledger->xids_in_all, FUTEX_WAIT, heard, &left, NULL, 0);
+    }
 }
 
 /* The mock's own: what no driver does when told to. */
@@ -327,7 +333,11 @@ int mockgpu_set(unsigned index, unsigned what, unsigned long long value) {
     card_t *card = &ledger->cards[index];
     if (what == LOST) card->lost = value != 0;
     if (what == THROTTLED) card->throttled = (uint32_t)value;
-    if (what == XID) card->xids[card->xid_count++ % EVENTS] = (uint32_t)value;
+    if (what == XID) {
+        card->xids[card->xid_count++ % EVENTS] = (uint32_t)value;
+        ledger->xids_in_all++;
+        syscall(SYS_futex, &ledger->xids_in_all, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    }
     if (what == UNCORRECTED) card->uncorrected_errors = value;
     return leave(OK);
 }
