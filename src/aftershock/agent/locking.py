@@ -11,12 +11,13 @@ from . import cardstate, checkpoint, chosen, gpu
 from .classifier import check_options
 from .clock import identity, is_there
 from .errors import AgentError, CannotDo, Invalid, NotUndone
+from .standing import Standing
 
 _OPTIONS = ("chosen",)
 _LOCKED: Set[Tuple[int, int]] = set()  # by PID and start, those that a step of this agent has
 
 
-class CudaLock:
+class CudaLock(Standing):
     """Those of the chosen processes, with all that they started, which use a GPU."""
 
     kind = "cuda-lock"
@@ -24,7 +25,6 @@ class CudaLock:
     def __init__(self, injection: str, options: Mapping[str, Any]) -> None:
         check_options(options, _OPTIONS)
         chosen.check(options["chosen"])
-        self.outlives = self.rash = True
         self.about: Dict[str, Any] = {
             "chosen": dict(options["chosen"]),
             "level": "",
@@ -32,7 +32,6 @@ class CudaLock:
         }
         self._processes: List[Dict[str, Any]] = []
         self._keys: Set[Tuple[int, int]] = set()
-        self._on = False
 
     def intent(self) -> Dict[str, Any]:
         """What undoes it from outside: whom to unlock."""
@@ -89,26 +88,13 @@ class CudaLock:
     def tick(self) -> None:
         """It lasts by itself."""
 
-    def shut(self) -> None:
-        """Unlock them; what goes wrong is told when it is looked after."""
-        if self._on:
-            try:
-                undo(self.intent())
-            except AgentError:
-                return
-            self._on = False
+    def _undo(self) -> List[str]:
+        return undo(self.intent())
 
     def observe(self) -> Dict[str, Any]:
         """Who was locked."""
         level = self.about["level"]
         return {"kind": self.kind, "counts": {}, "processes": self._processes, "level": level}
-
-    def detach(self) -> List[str]:
-        """None of them is locked any more."""
-        if self._on:
-            undo(self.intent())
-            self._on = False
-        return []
 
     def close(self) -> None:
         """Others may lock them."""

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Set
 from . import cardstate, gpu
 from .classifier import check_options
 from .errors import AgentError, CannotDo, Invalid, NotUndone
+from .standing import Standing
 
 _OPTIONS = ("gpus", "used_by", "anyone", "clock_mhz", "power_w")
 _MOST = 100_000
@@ -19,7 +20,7 @@ _SEEN_S = 1.0
 _SLOWED: Set[str] = set()  # by UUID, those that a step of this agent has
 
 
-class GpuSlow:
+class GpuSlow(Standing):
     """At most `clock_mhz`, or `power_w`, or both; 0 leaves one as it is."""
 
     kind = "gpu-slow"
@@ -29,11 +30,9 @@ class GpuSlow:
         for name in ("clock_mhz", "power_w"):
             if not 0 <= options[name] <= _MOST:
                 raise Invalid(f"gpu-slow: {name} {options[name]}: 0 to {_MOST}")
-        self.outlives = self.rash = True
         self._options = dict(options)
         self.about: Dict[str, Any] = {"gpus": list(options["gpus"]), "level": "", "looks": ["gpus"]}
         self._cards: List[Dict[str, Any]] = []
-        self._on = False
 
     def intent(self) -> Dict[str, Any]:
         """What undoes it from outside: the limits as they were, and clocks that nobody locks."""
@@ -104,27 +103,13 @@ class GpuSlow:
     def tick(self) -> None:
         """It lasts by itself."""
 
-    def shut(self) -> None:
-        """Put them back; what goes wrong is told when it is looked after."""
-        if self._on:
-            try:
-                undo(self.intent())
-            except AgentError:
-                return
-            self._on = False
+    def _undo(self) -> List[str]:
+        return undo(self.intent())
 
     def observe(self) -> Dict[str, Any]:
         """What was set."""
         level = self.about["level"]
         return {"kind": self.kind, "counts": {}, "cards": self._cards, "level": level}
-
-    def detach(self) -> List[str]:
-        """All as it was, but for what others set meanwhile."""
-        if not self._on:
-            return []
-        left = undo(self.intent())
-        self._on = False
-        return left
 
     def close(self) -> None:
         """Others may slow them down."""
