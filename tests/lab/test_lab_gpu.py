@@ -57,7 +57,9 @@ def test_a_shared_or_slow_gpu_takes_longer_until_the_heal(fault: Any) -> None:
             injection.arm()
             injection.fire()
             assert injection.observe()["bit"] is True, injection.evidence
-            pressed = took_s(lab)
+            pressed, until = took_s(lab), time.monotonic() + 15
+            while pressed <= 1.2 * alone and time.monotonic() < until:
+                pressed = took_s(lab)  # who presses may have waited for a processor
             injection.revert()
             time.sleep(1.2)  # what was busy in the last second counts
             after = took_s(lab)
